@@ -1,0 +1,81 @@
+//! Answers tarpc requests on one connection.
+//!
+//! A [`crate::server::Handler`] calls [`serve`] for the doors that speak tarpc:
+//!
+//! ```ignore
+//! serve(incoming.stream, my_service.serve(), |service, context, request| {
+//!     service.serve(context, request)
+//! })
+//! .await
+//! ```
+//!
+//! The closure is there so that the compiler sees the service's own future, which must be `Send`.
+//!
+//! What must always hold: each request runs in a task of its own that ends with the connection; at
+//! most [`CONTROL_REQUESTS_PER_CONNECTION_MAX`] run at once, further ones are answered as busy.
+//! **A request's task is dropped when its caller gives up**: what must run to its end (a log write,
+//! a change of membership) belongs into a task that its owner keeps.
+//!
+//! When it fails: a broken connection or a frame that does not decode ends the connection; a panic
+//! in a request ends that request, and its caller runs into its time limit.
+
+use futures::StreamExt;
+use ministry_types::limits::CONTROL_REQUESTS_PER_CONNECTION_MAX;
+use ministry_wire::codec::control_transport;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tarpc::context::Context;
+use tarpc::server::{BaseChannel, Channel, Config};
+use tarpc::{RequestName, ServerError};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::stream::BoxedStream;
+
+/// Answers requests until the connection ends.
+pub async fn serve<S, Req, Resp, F, Fut>(stream: BoxedStream, service: S, run: F)
+where
+    S: Clone + Send + 'static,
+    Req: DeserializeOwned + RequestName + Send + 'static,
+    Resp: Serialize + Send + 'static,
+    F: Fn(S, Context, Req) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<Resp, ServerError>> + Send + 'static,
+{
+    let transport = control_transport(stream);
+    let config = Config { pending_response_buffer: CONTROL_REQUESTS_PER_CONNECTION_MAX };
+    let requests = BaseChannel::new(config, transport)
+        .max_concurrent_requests(CONTROL_REQUESTS_PER_CONNECTION_MAX)
+        .requests();
+    let mut requests = std::pin::pin!(requests);
+    let mut running = JoinSet::new();
+    loop {
+        let request = tokio::select! {
+            biased;
+            Some(ended) = running.join_next() => {
+                report_panic(ended);
+                continue;
+            }
+            request = requests.next() => request,
+        };
+        match request {
+            Some(Ok(request)) => {
+                let (service, run) = (service.clone(), run.clone());
+                let answer =
+                    tarpc::server::serve(move |context, message| run(service, context, message));
+                running.spawn(request.execute(answer));
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a connection broke");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+fn report_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "the handler of a request panicked");
+    }
+}
