@@ -1,0 +1,258 @@
+//! The one way in: a command changes the state and answers.
+//!
+//! Called by the state machine of a ministry's group, on every member, for each entry of the log in
+//! order.
+//!
+//! What must always hold: the answer and the new records depend on the command and the old records
+//! alone. A command that is refused leaves the records as they were, but for the reply in its slot.
+//! A state that cannot be read ends in an error; then nothing of the batch may be written.
+
+use std::ops::ControlFlow;
+
+use ministry_types::kv::KvError;
+use ministry_types::operations::{Operation, Outcome};
+use ministry_types::{
+    Attributes, Caller, Epoch, FileKind, FsError, InodeId, Layout, MinistryId, SessionId, Timestamp,
+};
+
+use crate::Namespace;
+use crate::command::{Command, CommandReply, encode};
+use crate::create::New;
+use crate::data::{MovedOut, Report};
+use crate::overlay::Overlay;
+use crate::records::{
+    DirectoryRecord, Fault, InodeRecord, RangeRecord, ReignRecord, Ruled, Work, read_number,
+    read_value,
+};
+use crate::rename::Target;
+use crate::sessions::Turn;
+
+/// A change of the name space with its number.
+struct Change<'a> {
+    session: SessionId,
+    slot: u32,
+    sequence: u64,
+    caller: &'a Caller,
+    time: Timestamp,
+    operation: &'a Operation,
+}
+
+/// Why nothing was done.
+enum Refused {
+    Fs(FsError),
+    Elsewhere(MinistryId),
+}
+
+/// Splits what a rule answers: a state that cannot be read is nobody's answer.
+fn settle<T>(ruled: Ruled<T>) -> Result<Result<T, Refused>, KvError> {
+    match ruled {
+        Ok(value) => Ok(Ok(value)),
+        Err(Fault::Fs(error)) => Ok(Err(Refused::Fs(error))),
+        Err(Fault::Elsewhere(owner)) => Ok(Err(Refused::Elsewhere(owner))),
+        Err(Fault::Kv(error)) => Err(error),
+    }
+}
+
+impl Namespace {
+    /// Carries out a command. Its effects lie in `state`, where the next command sees them.
+    pub fn apply(
+        &self,
+        state: &mut Overlay<'_>,
+        command: &Command,
+    ) -> Result<CommandReply, KvError> {
+        let current = self.reign(state)?.map_or(Epoch(0), |(epoch, _)| epoch);
+        if let Command::Reign { epoch, node, time } = command {
+            if *epoch <= current {
+                return Ok(CommandReply::StaleReign { current });
+            }
+            let reign = ReignRecord { epoch: *epoch, node: *node, since: *time };
+            state.put(self.keys.reign(), encode(&reign));
+            return Ok(CommandReply::Done);
+        }
+        if command.epoch() != current {
+            return Ok(CommandReply::StaleReign { current });
+        }
+        if let Command::Change { session, slot, sequence, caller, time, operation, .. } = command {
+            let (session, slot, sequence, time) = (*session, *slot, *sequence, *time);
+            return self
+                .change(state, &Change { session, slot, sequence, caller, time, operation });
+        }
+        let root = Caller::root();
+        let transfers = matches!(command, Command::GiveAway { .. } | Command::Adopt { .. });
+        let attempt =
+            self.attempt(state, &root, Timestamp::default(), |work| work.administer(command));
+        Ok(match attempt? {
+            Ok(reply) => reply,
+            Err(Refused::Fs(error)) if transfers => CommandReply::GivenAway(Err(error)),
+            Err(Refused::Fs(error)) => CommandReply::Change(Err(error)),
+            Err(Refused::Elsewhere(owner)) => CommandReply::Elsewhere { owner },
+        })
+    }
+
+    /// Carries something out over the state; what it has done stays only if it succeeds.
+    fn attempt<T>(
+        &self,
+        state: &mut Overlay<'_>,
+        caller: &Caller,
+        time: Timestamp,
+        carry_out: impl FnOnce(&mut Work<'_>) -> Ruled<T>,
+    ) -> Result<Result<T, Refused>, KvError> {
+        let mut work = Work { keys: self.keys, state: Overlay::new(state), caller, time };
+        let settled = settle(carry_out(&mut work))?;
+        if settled.is_ok() {
+            let changes = work.state.into_changes();
+            state.take(changes);
+        }
+        Ok(settled)
+    }
+
+    fn change(
+        &self,
+        state: &mut Overlay<'_>,
+        change: &Change<'_>,
+    ) -> Result<CommandReply, KvError> {
+        let Change { session, slot, sequence, .. } = *change;
+        let records = self.records(state);
+        if !records.has_session(session)? {
+            return Ok(CommandReply::UnknownSession);
+        }
+        match records.turn(session, slot, sequence)? {
+            Turn::New => {}
+            Turn::Again(reply) => return Ok(CommandReply::Change(reply)),
+            Turn::Stale => return Ok(CommandReply::StaleSequence),
+        }
+        let attempt = self
+            .attempt(state, change.caller, change.time, |work| work.carry_out(change.operation));
+        let reply = match attempt? {
+            Ok(outcome) => Ok(outcome),
+            Err(Refused::Fs(error)) => Err(error),
+            // Not an answer to the change: it is asked again elsewhere, under another number.
+            Err(Refused::Elsewhere(owner)) => return Ok(CommandReply::Elsewhere { owner }),
+        };
+        self.keep_reply(state, session, slot, sequence, &reply);
+        Ok(CommandReply::Change(reply))
+    }
+}
+
+impl Work<'_> {
+    /// Everything but reigns and changes.
+    fn administer(&mut self, command: &Command) -> Ruled<CommandReply> {
+        match command {
+            Command::Reign { .. } | Command::Change { .. } => {
+                unreachable!("these have ways of their own")
+            }
+            Command::Found { time, .. } => self.found(*time)?,
+            Command::AddRanges { ranges, .. } => self.add_ranges(ranges)?,
+            Command::OpenSession { session, client, .. } => {
+                if !self.open_session(*session, *client)? {
+                    return Ok(CommandReply::UnknownSession);
+                }
+            }
+            Command::EndSession { session, .. } => self.end_session(*session)?,
+            Command::ConfirmClosed { session, inodes, .. } => {
+                for inode in inodes {
+                    self.close_orphan(*session, *inode)?;
+                }
+            }
+            Command::TruncatesDone { done, .. } => {
+                for (inode, sequence) in done {
+                    self.confirm_cuts(*inode, *sequence)?;
+                }
+            }
+            Command::PurgesDone { inodes, .. } => {
+                for inode in inodes {
+                    self.state.delete(self.keys.purge(*inode));
+                }
+            }
+            Command::GiveAway { inode, to, generation, .. } => {
+                let record = self.give_away(*inode, *to, *generation)?;
+                return Ok(CommandReply::GivenAway(Ok(record)));
+            }
+            Command::Adopt { record, generation, .. } => self.adopt(record, *generation)?,
+        }
+        Ok(CommandReply::Done)
+    }
+
+    /// Makes the root directory.
+    fn found(&mut self, time: Timestamp) -> Ruled<()> {
+        let inode = InodeId::ROOT;
+        if self.records().inode_here(inode)?.is_some() {
+            return Ok(());
+        }
+        self.write_inode(&InodeRecord {
+            attributes: Attributes {
+                inode,
+                kind: FileKind::Directory,
+                permissions: 0o755,
+                uid: 0,
+                gid: 0,
+                links: 2,
+                size: 0,
+                allocated_bytes: 0,
+                atime: time,
+                mtime: time,
+                ctime: time,
+                btime: time,
+                device: 0,
+                layout: Layout::None,
+            },
+            directory: Some(DirectoryRecord::new(inode, 0)),
+            capability: false,
+            data_end: 0,
+            cuts_confirmed: 0,
+        });
+        Ok(())
+    }
+
+    /// Adds inode numbers. A range that shares numbers with one that is known is that one, told
+    /// again: adding it would give numbers out twice.
+    fn add_ranges(&mut self, ranges: &[(InodeId, InodeId)]) -> Ruled<()> {
+        for (first, end) in ranges {
+            let mut known = false;
+            self.records().each(&self.keys.ranges(), |key, value| {
+                let range: RangeRecord = read_value(key, value)?;
+                known = *end > InodeId(read_number(key)?) && *first < range.end;
+                Ok(if known { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+            if first < end && !known {
+                // 0 is no inode, and 1 is the root of everything.
+                let next = RangeRecord::first_usable(*first);
+                self.write(self.keys.range(*first), &RangeRecord { end: *end, next });
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out a change of the name space.
+    fn carry_out(&mut self, operation: &Operation) -> Ruled<Outcome> {
+        match operation {
+            Operation::Create { parent, name, kind, permissions, device, target } => {
+                let (kind, permissions, device) = (*kind, *permissions, *device);
+                self.create(*parent, name, &New { kind, permissions, device, target })
+            }
+            Operation::Link { inode, parent, name } => self.link(*inode, *parent, name),
+            Operation::Unlink { parent, name } => self.unlink(*parent, name),
+            Operation::RemoveDirectory { parent, name } => self.remove_directory(*parent, name),
+            Operation::Rename { parent, name, new_parent, new_name, mode } => {
+                let target = Target { parent: *new_parent, name: new_name, mode: *mode };
+                self.rename(*parent, name, &target)
+            }
+            Operation::SetAttributes { inode, set } => self.set_attributes(*inode, set),
+            Operation::SetXattr { inode, name, value, mode } => {
+                self.set_xattr(*inode, name, value, *mode)
+            }
+            Operation::RemoveXattr { inode, name } => self.remove_xattr(*inode, name),
+            Operation::WriteInline { inode, at, data } => self.write_inline(*inode, *at, data),
+            Operation::MoveOut { inode, mtime, ctime, chunk_bytes, allocated_bytes } => {
+                let (chunk_bytes, allocated_bytes) = (*chunk_bytes, *allocated_bytes);
+                let (mtime, ctime) = (*mtime, *ctime);
+                self.move_out(*inode, &MovedOut { mtime, ctime, chunk_bytes, allocated_bytes })
+            }
+            Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated } => {
+                let (truncate_sequence, offset, end) = (*truncate_sequence, *offset, *end);
+                self.report_write(*inode, &Report { truncate_sequence, offset, end, allocated })
+            }
+            Operation::Extend { inode, size } => self.extend(*inode, *size),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Attributes that a person sets: mode, owner, group, size, times.
+//!
+//! Called by `apply` for [`Operation::SetAttributes`]. The checks come in the order of Linux's
+//! `notify_change` and `setattr_prepare`.
+//!
+//! What must always hold: all of it is set, or nothing. `ctime` strictly grows.
+//!
+//! [`Operation::SetAttributes`]: ministry_types::operations::Operation::SetAttributes
+
+use ministry_types::limits::FILE_BYTES_MAX;
+use ministry_types::operations::{Outcome, SetAttributes, SetTime};
+use ministry_types::{Attributes, FileKind, FsError, InodeId, Timestamp};
+
+use crate::data::Resized;
+use crate::permissions::{self, PERMISSION_BITS, SET_GID, WRITE};
+use crate::records::{InodeRecord, Ruled, Work};
+
+/// What `chown(2)` takes for "leave it": no user and no group.
+const NOBODY: u32 = u32::MAX;
+
+impl Work<'_> {
+    /// Sets attributes.
+    pub(crate) fn set_attributes(&mut self, inode: InodeId, set: &SetAttributes) -> Ruled<Outcome> {
+        let mut record = self.records().inode(inode)?;
+        if *set == (SetAttributes { size_by_handle: set.size_by_handle, ..Default::default() }) {
+            return Ok(Outcome::Attributes(record.attributes));
+        }
+        self.check_size(&record.attributes, set)?;
+        self.check_times_now(&record.attributes, set)?;
+        self.check_owner(&record.attributes, set)?;
+        if let Some(size) = set.size
+            && self.resize(&mut record, size)? == Resized::NotInline
+        {
+            return Ok(Outcome::NotInline { attributes: record.attributes });
+        }
+        self.set_mode_and_owner(&mut record, set)?;
+        if set.size.is_some() {
+            record.touch_content(self.time);
+        } else {
+            record.touch(self.time);
+        }
+        set_times(&mut record.attributes, set);
+        self.write_inode(&record);
+        Ok(Outcome::Attributes(record.attributes))
+    }
+
+    fn check_size(&self, of: &Attributes, set: &SetAttributes) -> Ruled<()> {
+        let Some(size) = set.size else {
+            return Ok(());
+        };
+        check_has_bytes(of)?;
+        if !set.size_by_handle {
+            permissions::check(self.caller, of, WRITE)?;
+        }
+        if size > FILE_BYTES_MAX {
+            return Err(FsError::FileTooLarge.into());
+        }
+        Ok(())
+    }
+
+    /// The time of now may be set by whoever may write: a write would set it too.
+    fn check_times_now(&self, of: &Attributes, set: &SetAttributes) -> Ruled<()> {
+        let now = [set.atime, set.mtime].contains(&Some(SetTime::Now));
+        if !now || set.size.is_some() || permissions::owns(self.caller, of) {
+            return Ok(());
+        }
+        Ok(permissions::check(self.caller, of, WRITE)?)
+    }
+
+    fn check_owner(&self, of: &Attributes, set: &SetAttributes) -> Ruled<()> {
+        if set.permissions.is_some() && of.kind == FileKind::Symlink {
+            return Err(FsError::NotSupported.into());
+        }
+        if set.uid == Some(NOBODY) || set.gid == Some(NOBODY) {
+            return Err(FsError::Invalid.into());
+        }
+        let caller = self.caller;
+        let is_owner = caller.uid == of.uid;
+        let may_chown = |uid: u32| caller.is_root() || (is_owner && uid == of.uid);
+        let may_chgrp =
+            |gid: u32| caller.is_root() || (is_owner && (caller.in_group(gid) || gid == of.gid));
+        let sets_time =
+            [set.atime, set.mtime].iter().any(|time| matches!(time, Some(SetTime::At(_))));
+        let wants_ownership = set.permissions.is_some() || sets_time;
+        let allowed = set.uid.is_none_or(may_chown)
+            && set.gid.is_none_or(may_chgrp)
+            && (!wants_ownership || permissions::owns(caller, of));
+        if allowed { Ok(()) } else { Err(FsError::NotPermitted.into()) }
+    }
+
+    fn set_mode_and_owner(&mut self, record: &mut InodeRecord, set: &SetAttributes) -> Ruled<()> {
+        let changes_owner = set.uid.is_some() || set.gid.is_some();
+        let mut loses_capability = false;
+        if set.size.is_some() {
+            loses_capability |= permissions::strip_after_write(self.caller, record);
+        }
+        let of = &mut record.attributes;
+        if changes_owner {
+            of.permissions = permissions::after_chown(self.caller, of);
+            loses_capability |= std::mem::take(&mut record.capability);
+            of.uid = set.uid.unwrap_or(of.uid);
+            of.gid = set.gid.unwrap_or(of.gid);
+        }
+        if let Some(permissions) = set.permissions {
+            of.permissions = permissions & PERMISSION_BITS;
+            if !permissions::in_group(self.caller, of.gid) {
+                of.permissions &= !SET_GID;
+            }
+        }
+        if loses_capability {
+            self.drop_capability(record.attributes.inode)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the object is one that has bytes to read and write.
+pub(crate) fn check_has_bytes(of: &Attributes) -> Result<(), FsError> {
+    match of.kind {
+        FileKind::Regular => Ok(()),
+        FileKind::Directory => Err(FsError::IsDirectory),
+        _ => Err(FsError::Invalid),
+    }
+}
+
+/// Sets times, once `ctime` is that of this change.
+fn set_times(of: &mut Attributes, set: &SetAttributes) {
+    // "Now" is the record's own time of this change, not the command's: a time that was shown
+    // for an older content must never come back for a newer one.
+    let now = of.ctime;
+    let value = |time: SetTime| -> Timestamp {
+        match time {
+            SetTime::Now => now,
+            SetTime::At(time) => time,
+        }
+    };
+    of.atime = set.atime.map_or(of.atime, value);
+    of.mtime = set.mtime.map_or(of.mtime, value);
+}

@@ -1,0 +1,12 @@
+//! Tests of the rules as a whole, through commands and questions alone.
+
+mod against_model;
+mod contents;
+mod listing;
+mod model;
+mod names;
+mod ownership;
+mod replay;
+mod sessions;
+mod transfer;
+mod world;

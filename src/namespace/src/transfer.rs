@@ -1,0 +1,85 @@
+//! Directories that become ministries of their own.
+//!
+//! Called by `apply` for [`Command::GiveAway`] and [`Command::Adopt`], which the president's orders
+//! drive: the giver answers the record, the receiver takes it over, and asking either again changes
+//! nothing.
+//!
+//! What must always hold: of giver and receiver at most one has the object. The name stays with the
+//! giver and does not move while the object is away.
+//!
+//! [`Command::GiveAway`]: crate::Command::GiveAway
+//! [`Command::Adopt`]: crate::Command::Adopt
+
+use ministry_types::operations::Name;
+use ministry_types::{FsError, InodeId, MinistryId};
+use serde::{Deserialize, Serialize};
+
+use crate::command::{decode, encode};
+use crate::records::{
+    AdoptedRecord, DirectoryRecord, GivenRecord, InodeRecord, Ruled, Work, XattrsRecord,
+};
+use crate::remove::check_empty;
+
+/// What goes from one ministry to the other.
+#[derive(Debug, Serialize, Deserialize)]
+struct TransferRecord {
+    inode: InodeRecord,
+    xattrs: XattrsRecord,
+    name: Name,
+}
+
+impl Work<'_> {
+    /// Gives an empty directory to another ministry, and answers its record.
+    pub(crate) fn give_away(
+        &mut self,
+        inode: InodeId,
+        to: MinistryId,
+        generation: u64,
+    ) -> Ruled<Vec<u8>> {
+        let key = self.keys.given(inode);
+        if let Some(given) = self.records().read::<GivenRecord>(&key)? {
+            return if given.to == to { Ok(given.record) } else { Err(FsError::Busy.into()) };
+        }
+        let mut record = self.records().inode(inode)?;
+        let Some(directory) = record.directory.clone() else {
+            return Err(FsError::NotDirectory.into());
+        };
+        if record.is_orphan() {
+            return Err(FsError::NotFound.into());
+        }
+        if directory.ministry_root || directory.parent == inode {
+            return Err(FsError::Busy.into());
+        }
+        check_empty(&record)?;
+        let dentry = self.records().dentry(directory.parent, directory.cookie)?;
+        let name = dentry.ok_or(FsError::Damaged)?.name;
+        // Its numbers stay here: what the receiver makes has numbers of the receiver's ranges, by
+        // which it is found.
+        record.directory = Some(DirectoryRecord {
+            ministry_root: true,
+            ..DirectoryRecord::new(directory.parent, directory.cookie)
+        });
+        let xattrs = self.records().xattrs(inode)?;
+        let record = encode(&TransferRecord { inode: record, xattrs, name });
+        self.state.delete(self.keys.inode(inode));
+        self.state.delete(self.keys.xattrs(inode));
+        self.write(key, &GivenRecord { to, generation, record: record.clone() });
+        Ok(record)
+    }
+
+    /// Takes over a directory that another ministry has given.
+    pub(crate) fn adopt(&mut self, record: &[u8], generation: u64) -> Ruled<()> {
+        let transfer: TransferRecord = decode(record).map_err(|_| FsError::Damaged)?;
+        let inode = transfer.inode.attributes.inode;
+        if !transfer.inode.is_directory() || check_empty(&transfer.inode).is_err() {
+            return Err(FsError::Damaged.into());
+        }
+        if self.records().inode_here(inode)?.is_some() {
+            return Ok(());
+        }
+        self.write_inode(&transfer.inode);
+        self.put_xattrs(inode, &transfer.xattrs);
+        self.write(self.keys.adopted(inode), &AdoptedRecord { generation, name: transfer.name });
+        Ok(())
+    }
+}
