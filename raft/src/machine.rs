@@ -1,0 +1,240 @@
+//! A group's state machine as openraft calls it.
+//!
+//! To openraft, a snapshot that was built is a promise that everything up to its position is
+//! durable: it purges the log below. So building one is [`StateMachine::flush`], and the position is
+//! taken before. The content of a snapshot is read only when a member needs it.
+//!
+//! What must always hold: see [`crate::spool`] for an install that is interrupted.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use ministry_types::GroupId;
+use openraft::alias::{SnapshotMetaOf, SnapshotOf};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+
+use crate::Applied;
+use crate::convert;
+use crate::errors::StateError;
+use crate::fatal::Fatal;
+use crate::log_tail::entry_bytes;
+use crate::spool::{FinishedSpool, SnapshotSpool};
+use crate::state_machine::{Blocks, Committed, Snapshot, StateMachine};
+use crate::type_config::{LogId, RaftStoredMembership, Reply, TypeConfig};
+
+/// Entries applied in one batch.
+const BATCH_ENTRIES_MAX: usize = 512;
+/// Bytes of entries applied in one batch.
+const BATCH_BYTES_MAX: usize = 2 << 20;
+
+/// The content of a snapshot on its way through openraft.
+pub enum SnapshotData {
+    /// Of this node, read as it is asked for.
+    Own(Blocks),
+    /// From another node, complete and verified.
+    Received(Box<dyn FinishedSpool>),
+}
+
+/// The adapter. Clones share the state machine.
+#[derive(Clone)]
+pub struct Machine {
+    group: GroupId,
+    machine: Arc<dyn StateMachine>,
+    spool: Arc<dyn SnapshotSpool>,
+    blocking_threads: bool,
+    fatal: Fatal,
+}
+
+type RaftSnapshot = SnapshotOf<TypeConfig, SnapshotData>;
+
+/// Runs what may block, on a thread for it if the settings say so.
+pub(crate) async fn run_blocking<T: Send + 'static>(
+    on_thread: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    if !on_thread {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+fn state_error(error: impl ToString) -> StateError {
+    StateError(error.to_string())
+}
+
+impl Machine {
+    /// The adapter of one group.
+    pub fn new(
+        group: GroupId,
+        machine: Arc<dyn StateMachine>,
+        spool: Arc<dyn SnapshotSpool>,
+        blocking_threads: bool,
+        fatal: Fatal,
+    ) -> Machine {
+        Machine { group, machine, spool, blocking_threads, fatal }
+    }
+
+    /// Does an interrupted install again, then makes durable what is there: what openraft finds
+    /// at its start counts as flushed.
+    pub async fn recover(&self) -> io::Result<()> {
+        let this = self.clone();
+        self.run(move |machine| {
+            this.install_marked()?;
+            machine.flush()
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn StateMachine) -> Result<T, StateError> + Send + 'static,
+    ) -> io::Result<T> {
+        let machine = Arc::clone(&self.machine);
+        let result = run_blocking(self.blocking_threads, move || work(&*machine)).await;
+        let result = result.and_then(|result| result.map_err(io::Error::other));
+        result.inspect_err(|error| {
+            self.fatal.report(format!("the state of group {}: {error}", self.group));
+        })
+    }
+
+    /// Installs the spool that is marked, if there is one.
+    fn install_marked(&self) -> Result<(), StateError> {
+        let Some(spooled) = self.spool.marked(self.group).map_err(state_error)? else {
+            return Ok(());
+        };
+        tracing::info!(group = %self.group, applied = ?spooled.applied.position, "installing");
+        self.machine.install(spooled.applied, spooled.blocks)?;
+        self.machine.flush()?;
+        self.spool.clear(self.group).map_err(state_error)
+    }
+
+    async fn snapshot(&self, flush: bool) -> io::Result<Option<RaftSnapshot>> {
+        let snapshot = self
+            .run(move |machine| {
+                let snapshot = machine.snapshot()?;
+                if flush {
+                    machine.flush()?;
+                }
+                Ok(snapshot)
+            })
+            .await?;
+        let Snapshot { applied, blocks } = snapshot;
+        let Some(position) = applied.position else { return Ok(None) };
+        let last_membership =
+            convert::raft_stored_membership(&applied.membership).map_err(io::Error::other)?;
+        let last_log_id = Some(convert::log_id(&position));
+        let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
+        Ok(Some(RaftSnapshot { meta, snapshot: SnapshotData::Own(blocks) }))
+    }
+
+    async fn apply_batch(
+        &self,
+        batch: Vec<Committed>,
+        responders: Vec<Option<ApplyResponder<TypeConfig>>>,
+    ) -> io::Result<()> {
+        let wanted = batch.len();
+        let replies: Vec<Bytes> = self
+            .run(move |machine| {
+                let replies = machine.apply(batch)?;
+                if replies.len() != wanted {
+                    return Err(state_error(format!(
+                        "{} replies to {wanted} entries",
+                        replies.len()
+                    )));
+                }
+                Ok(replies)
+            })
+            .await?;
+        for (responder, reply) in responders.into_iter().zip(replies) {
+            if let Some(responder) = responder {
+                responder.send(Reply(reply));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Builds a snapshot: makes the state durable.
+pub struct Builder {
+    machine: Machine,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
+        let snapshot = self.machine.snapshot(true).await?;
+        Ok(snapshot.unwrap_or_else(|| RaftSnapshot {
+            meta: SnapshotMetaOf::<TypeConfig>::default(),
+            snapshot: SnapshotData::Own(Box::new(std::iter::empty())),
+        }))
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, RaftStoredMembership), io::Error> {
+        let applied = self.run(|machine| machine.applied()).await?;
+        let membership =
+            convert::raft_stored_membership(&applied.membership).map_err(io::Error::other)?;
+        Ok((applied.position.as_ref().map(convert::log_id), membership))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        let (mut batch, mut responders, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            bytes += entry_bytes(&entry);
+            let entry = convert::entry(&entry);
+            batch.push(Committed { position: entry.position, body: entry.body });
+            responders.push(responder);
+            if batch.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
+                bytes = 0;
+                self.apply_batch(std::mem::take(&mut batch), std::mem::take(&mut responders))
+                    .await?;
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.apply_batch(batch, responders).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { machine: self.clone() }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMetaOf<TypeConfig>,
+        data: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let applied = Applied {
+            position: meta.last_log_id.as_ref().map(convert::position),
+            membership: convert::stored_membership(&meta.last_membership),
+        };
+        let this = self.clone();
+        self.run(move |machine| match data {
+            SnapshotData::Received(finished) => {
+                finished.mark().map_err(state_error)?;
+                this.install_marked()
+            }
+            SnapshotData::Own(blocks) => {
+                machine.install(applied, blocks)?;
+                machine.flush()
+            }
+        })
+        .await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
+        self.snapshot(false).await
+    }
+}
