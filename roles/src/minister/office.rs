@@ -1,0 +1,314 @@
+//! One ministry on one node, as clients and the president meet it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ministry_namespace::{Command, CommandReply, QueryRefusal};
+use ministry_raft::{Group, ProposeError, Proposed, ReadError};
+use ministry_transport::data_stream::DataStreams;
+use ministry_types::government::ClusterMap;
+use ministry_types::limits::{ATTEMPT_TIMEOUT, SESSION_TIMEOUT};
+use ministry_types::{
+    ClientId, Epoch, FsError, InodeId, LogIndex, MapVersion, MinistryId, NodeId, SessionId,
+};
+use ministry_wire::minister::{
+    ChangeReply, ChangeRequest, KeepAliveReply, KeepAliveRequest, QueryReply, QueryRequest, Refusal,
+};
+use ministry_wire::node::{GroupReport, Handover, NodeRefusal};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::machine::NamespaceMachine;
+use super::sessions::Sessions;
+use crate::clock::Clock;
+
+/// Removed files named in one answer to a sign of life.
+const ORPHANS_PER_KEEP_ALIVE: usize = 1024;
+
+/// What an office needs of its node.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// This node.
+    pub me: NodeId,
+    /// The time of day, for the times of files.
+    pub clock: Arc<dyn Clock>,
+    /// The map, as known on this node.
+    pub map: watch::Receiver<Arc<ClusterMap>>,
+    /// The way to the storage nodes, for cuts and purges.
+    pub data: Arc<DataStreams>,
+}
+
+/// One ministry on one node.
+pub struct Office {
+    pub(super) ministry: MinistryId,
+    pub(super) group: Group,
+    pub(super) machine: Arc<NamespaceMachine>,
+    pub(super) surroundings: Surroundings,
+    pub(super) sessions: Sessions,
+    /// The epoch under which this node serves; 0: it does not.
+    pub(super) serving: AtomicU64,
+    /// The newest appointment that this node has heard of, whoever it names.
+    pub(super) newest: watch::Sender<Epoch>,
+}
+
+impl Office {
+    /// Opens the office over a group that runs.
+    pub fn new(
+        ministry: MinistryId,
+        group: Group,
+        machine: Arc<NamespaceMachine>,
+        surroundings: Surroundings,
+    ) -> Arc<Office> {
+        Arc::new(Office {
+            ministry,
+            group,
+            machine,
+            surroundings,
+            sessions: Sessions::default(),
+            serving: AtomicU64::new(0),
+            newest: watch::Sender::new(Epoch(0)),
+        })
+    }
+
+    /// Which ministry.
+    pub fn id(&self) -> MinistryId {
+        self.ministry
+    }
+
+    /// The epoch under which this node serves now, if it does: its reign is the newest applied,
+    /// and it leads as far as it knows. A read asks the group in addition.
+    pub fn serves(&self) -> Option<Epoch> {
+        let epoch = Epoch(self.serving.load(Ordering::Acquire));
+        let reigns = self.machine.reign() == Some((epoch, self.surroundings.me));
+        (epoch > Epoch(0) && reigns && self.group.status().is_leader).then_some(epoch)
+    }
+
+    /// How the ministry stands here, for the president.
+    pub fn report(&self) -> GroupReport {
+        let status = self.group.status();
+        let ranges = self.machine.namespace().ranges(self.machine.reader());
+        let (known, left) = ranges.map_or((0, 0), |ranges| (ranges.known, ranges.left_unused));
+        GroupReport {
+            group: self.ministry.group(),
+            last_log: status.last_log,
+            applied: status.applied,
+            term: status.term,
+            serving: self.serves(),
+            reign: self.machine.reign().map_or(Epoch(0), |(epoch, _)| epoch),
+            initialised: status.initialised,
+            ranges_known: known,
+            ranges_left: left,
+        }
+    }
+
+    /// How many clients have a session.
+    pub fn session_count(&self) -> usize {
+        if self.serves().is_some() { self.sessions.count() } else { 0 }
+    }
+
+    fn not_minister(&self) -> Refusal {
+        let map = self.surroundings.map.borrow();
+        let entry = map.ministries.get(&self.ministry);
+        let me = self.surroundings.me;
+        Refusal::NotMinister {
+            ministry: self.ministry,
+            epoch: entry.map_or(Epoch(0), |entry| entry.epoch),
+            hint: entry.and_then(|entry| entry.minister).filter(|node| *node != me),
+        }
+    }
+
+    fn elsewhere(&self, owner: MinistryId) -> Refusal {
+        Refusal::WrongMinistry { owner, map_version: self.surroundings.map.borrow().version }
+    }
+
+    /// Refuses what another ministry owns, as far as the map of this node tells; the state itself
+    /// has the last word, since the map may lag behind a handover.
+    fn check_ownership(&self, inode: InodeId) -> Result<(), Refusal> {
+        let owner = self.surroundings.map.borrow().ownership.owner(inode);
+        match owner {
+            Some(owner) if owner != self.ministry => {
+                let reader = self.machine.reader();
+                match self.machine.namespace().exists(reader, inode) {
+                    Ok(true) => Ok(()),
+                    Ok(false) | Err(_) => Err(self.elsewhere(owner)),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn serving_for(&self, session: SessionId, client: ClientId) -> Result<Epoch, Refusal> {
+        let epoch = self.serves().ok_or_else(|| self.not_minister())?;
+        if !self.sessions.heard(session, client, Instant::now()) {
+            return Err(Refusal::UnknownSession);
+        }
+        Ok(epoch)
+    }
+
+    /// Puts a command into the log and answers what `apply` said.
+    ///
+    /// Cancel safety: the command may be carried out all the same; ask again under the same
+    /// identity.
+    pub(super) async fn command(
+        &self,
+        command: &Command,
+    ) -> Result<(LogIndex, CommandReply), Refusal> {
+        let proposed = self.group.propose(Bytes::from(command.encode())).await;
+        let Proposed { position, reply } = proposed.map_err(|error| match error {
+            ProposeError::NotLeader { .. } => self.not_minister(),
+            ProposeError::Busy => Refusal::Busy { retry_after: Duration::from_millis(20) },
+            ProposeError::TooLarge(_) | ProposeError::Unknown | ProposeError::Fatal(_) => {
+                Refusal::Unknown
+            }
+        })?;
+        match CommandReply::decode(&reply) {
+            Ok(CommandReply::StaleReign { .. }) => Err(self.not_minister()),
+            Ok(CommandReply::UnknownSession) => Err(Refusal::UnknownSession),
+            Ok(CommandReply::StaleSequence) => Err(Refusal::StaleRequest),
+            Ok(CommandReply::Elsewhere { owner }) => Err(self.elsewhere(owner)),
+            Ok(reply) => Ok((position.index, reply)),
+            Err(error) => {
+                tracing::error!(ministry = %self.ministry, %error, "a reply does not decode");
+                Err(Refusal::Unknown)
+            }
+        }
+    }
+
+    /// Opens a session, or finds it open.
+    pub async fn open_session(
+        &self,
+        session: SessionId,
+        client: ClientId,
+    ) -> Result<KeepAliveReply, Refusal> {
+        let epoch = self.serves().ok_or_else(|| self.not_minister())?;
+        if !self.sessions.has_room() {
+            return Err(Refusal::Busy { retry_after: Duration::from_secs(1) });
+        }
+        self.command(&Command::OpenSession { epoch, session, client }).await?;
+        self.sessions.add(session, client, Instant::now());
+        self.alive(epoch, session)
+    }
+
+    /// Ends a session.
+    pub async fn close_session(&self, session: SessionId, client: ClientId) -> Result<(), Refusal> {
+        let epoch = self.serving_for(session, client)?;
+        self.command(&Command::EndSession { epoch, session }).await?;
+        self.sessions.remove(session);
+        Ok(())
+    }
+
+    /// Renews a session, and takes the client's word on removed files.
+    pub async fn keep_alive(
+        &self,
+        request: KeepAliveRequest,
+        client: ClientId,
+    ) -> Result<KeepAliveReply, Refusal> {
+        let session = request.session;
+        let epoch = self.serving_for(session, client)?;
+        if !request.closed.is_empty() {
+            let inodes = request.closed;
+            self.command(&Command::ConfirmClosed { epoch, session, inodes }).await?;
+        }
+        self.alive(epoch, session)
+    }
+
+    fn alive(&self, epoch: Epoch, session: SessionId) -> Result<KeepAliveReply, Refusal> {
+        let namespace = self.machine.namespace();
+        let orphans = namespace
+            .orphans_awaiting(self.machine.reader(), session, ORPHANS_PER_KEEP_ALIVE)
+            .map_err(|_| Refusal::Unknown)?;
+        Ok(KeepAliveReply { epoch, orphans, lives_for: SESSION_TIMEOUT })
+    }
+
+    /// Carries out a change.
+    pub async fn change(
+        &self,
+        request: ChangeRequest,
+        client: ClientId,
+    ) -> Result<ChangeReply, Refusal> {
+        let epoch = self.serving_for(request.id.session, client)?;
+        self.check_ownership(request.operation.routing_inode())?;
+        let started = Instant::now();
+        let word = request.operation.word();
+        let command = Command::Change {
+            epoch,
+            session: request.id.session,
+            slot: request.id.slot,
+            sequence: request.id.sequence,
+            caller: request.caller,
+            time: self.surroundings.clock.now(),
+            operation: request.operation,
+        };
+        let (index, reply) = self.command(&command).await?;
+        metrics::histogram!("ministry_minister_change_seconds", "operation" => word)
+            .record(started.elapsed().as_secs_f64());
+        match reply {
+            CommandReply::Change(result) => Ok(ChangeReply { index, result }),
+            other => {
+                tracing::error!(ministry = %self.ministry, ?other, "not the answer to a change");
+                Err(Refusal::Unknown)
+            }
+        }
+    }
+
+    /// Answers a question: as of now, by the lease of the leader or a majority.
+    pub async fn query(
+        &self,
+        request: QueryRequest,
+        client: ClientId,
+    ) -> Result<QueryReply, Refusal> {
+        self.serving_for(request.session, client)?;
+        self.check_ownership(request.query.routing_inode())?;
+        let started = Instant::now();
+        let index = self.group.linearize(ATTEMPT_TIMEOUT).await.map_err(|error| match error {
+            ReadError::TimedOut => Refusal::Busy { retry_after: Duration::from_millis(20) },
+            ReadError::NotLeader { .. } | ReadError::Fatal(_) => self.not_minister(),
+        })?;
+        // The wait may have been long: a reign that ended meanwhile answers nothing.
+        self.serves().ok_or_else(|| self.not_minister())?;
+        let view = self.machine.view();
+        let namespace = self.machine.namespace();
+        let result = match namespace.query(&*view, &request.caller, &request.query) {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(QueryRefusal::Fs(error))) => Err(error),
+            Ok(Err(QueryRefusal::Elsewhere { owner })) => return Err(self.elsewhere(owner)),
+            Err(error) => {
+                tracing::error!(ministry = %self.ministry, %error, "the state cannot be read");
+                Err(FsError::Damaged)
+            }
+        };
+        metrics::histogram!("ministry_minister_query_seconds", "query" => request.query.word())
+            .record(started.elapsed().as_secs_f64());
+        Ok(QueryReply { index, result })
+    }
+
+    /// A step of a handover, from the president.
+    pub async fn hand_over(&self, step: Handover) -> Result<Vec<u8>, NodeRefusal> {
+        let not_serving = NodeRefusal::NotServing(self.ministry);
+        let Some(epoch) = self.serves() else { return Err(not_serving) };
+        let command = match step {
+            Handover::Give { inode, to, generation, .. } => {
+                Command::GiveAway { epoch, inode, to, generation }
+            }
+            Handover::Take { record, generation, .. } => {
+                Command::Adopt { epoch, record, generation }
+            }
+        };
+        match self.command(&command).await {
+            Ok((_, CommandReply::GivenAway(Ok(record)))) => Ok(record),
+            Ok((_, CommandReply::GivenAway(Err(error)))) => {
+                Err(NodeRefusal::Failed(error.to_string()))
+            }
+            Ok((_, CommandReply::Done)) => Ok(Vec::new()),
+            Ok((_, other)) => Err(NodeRefusal::Failed(format!("unexpected answer {other:?}"))),
+            Err(_) => Err(not_serving),
+        }
+    }
+
+    /// Version of the map known here.
+    pub fn map_version(&self) -> MapVersion {
+        self.surroundings.map.borrow().version
+    }
+}

@@ -1,0 +1,102 @@
+//! The clients' door.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ministry_transport::PeerIdentity;
+use ministry_types::government::ClusterMap;
+use ministry_types::limits::OPERATION_TIMEOUT;
+use ministry_types::{ClientId, Epoch, MapVersion, MinistryId, SessionId};
+use ministry_wire::hello::Subject;
+use ministry_wire::minister::{
+    ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest, Ministry, QueryReply,
+    QueryRequest, Refusal,
+};
+use tarpc::context::Context;
+use tokio::time::timeout;
+
+use crate::minister::Office;
+use crate::node::NodeContext;
+
+#[derive(Clone)]
+pub(super) struct MinistryService {
+    pub node: Arc<NodeContext>,
+    pub peer: PeerIdentity,
+}
+
+impl MinistryService {
+    /// Whose session it is: sessions belong to the certificate they were opened with.
+    fn client(&self) -> ClientId {
+        match self.peer.subject {
+            Subject::Client(id) | Subject::Operator(id) => id,
+            Subject::Node(id) => {
+                let mut client = ClientId::default();
+                let length = client.0.len();
+                client.0.copy_from_slice(&id.0[..length]);
+                client
+            }
+        }
+    }
+
+    fn office(&self, ministry: MinistryId) -> Result<Arc<Office>, Refusal> {
+        self.node.office(ministry).ok_or_else(|| {
+            let map = self.node.government.map();
+            let map = map.borrow();
+            let entry = map.ministries.get(&ministry);
+            Refusal::NotMinister {
+                ministry,
+                epoch: entry.map_or(Epoch(0), |entry| entry.epoch),
+                hint: entry.and_then(|entry| entry.minister),
+            }
+        })
+    }
+}
+
+impl Ministry for MinistryService {
+    async fn map(self, _: Context, known: MapVersion, wait: Duration) -> Option<ClusterMap> {
+        let mut map = self.node.government.map();
+        let newer = map.wait_for(|map| map.version > known);
+        match timeout(wait.min(OPERATION_TIMEOUT), newer).await {
+            Ok(Ok(map)) => Some(ClusterMap::clone(&map)),
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    async fn open_session(
+        self,
+        _: Context,
+        ministry: MinistryId,
+        session: SessionId,
+    ) -> Result<KeepAliveReply, Refusal> {
+        self.office(ministry)?.open_session(session, self.client()).await
+    }
+
+    async fn close_session(
+        self,
+        _: Context,
+        ministry: MinistryId,
+        session: SessionId,
+    ) -> Result<(), Refusal> {
+        self.office(ministry)?.close_session(session, self.client()).await
+    }
+
+    async fn keep_alive(
+        self,
+        _: Context,
+        request: KeepAliveRequest,
+    ) -> Result<KeepAliveReply, Refusal> {
+        self.office(request.ministry)?.keep_alive(request, self.client()).await
+    }
+
+    async fn change(self, _: Context, request: ChangeRequest) -> Result<ChangeReply, Refusal> {
+        self.office(request.ministry)?.change(request, self.client()).await
+    }
+
+    async fn query(self, _: Context, request: QueryRequest) -> Result<QueryReply, Refusal> {
+        self.office(request.ministry)?.query(request, self.client()).await
+    }
+
+    async fn usage(self, _: Context) -> Option<FsUsage> {
+        self.node.usage()
+    }
+}
