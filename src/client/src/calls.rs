@@ -1,0 +1,241 @@
+//! One change or one question, from the caller's words to the minister's answer.
+//!
+//! The file-system calls ([`crate::names`], [`crate::read`], [`crate::write`]) come here. A call
+//! finds the owner and the session, and makes attempts until one is answered; who calls bounds the
+//! time ([`Core::operation`]).
+//!
+//! What must always hold: all attempts of a change go under one identity until the outcome is known.
+//! When the session ends while the outcome is open, a change that could do harm by happening twice
+//! is not tried again: it ends as [`FsError::TimedOut`], which says *unknown*.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ministry_transport::Peers;
+use ministry_types::limits::OPERATION_TIMEOUT;
+use ministry_types::operations::{Answer, Operation, Outcome, Query};
+use ministry_types::{Attributes, Caller, FsError, InodeId};
+use ministry_wire::minister::{ChangeRequest, QueryRequest, RequestId};
+use parking_lot::Mutex;
+use rand::rngs::SmallRng;
+use tokio::time::{Instant, timeout_at};
+
+use crate::file_data::FileData;
+use crate::open_files::OpenTable;
+use crate::retry::{Attempt, Backoff, Refused};
+use crate::routing::Ministries;
+use crate::sessions::{Session, Sessions};
+
+/// What all calls of one client share.
+pub(crate) struct Core {
+    /// The ministries and the map.
+    pub ministries: Arc<Ministries>,
+    /// The nodes.
+    pub peers: Peers,
+    /// Addresses beyond those of the map.
+    pub seeds: Vec<SocketAddr>,
+    /// The sessions.
+    pub sessions: Arc<Sessions>,
+    /// What is open.
+    pub open_files: Arc<OpenTable>,
+    /// The chunks.
+    pub data: Arc<dyn FileData>,
+    /// The only source of chance.
+    pub rng: Arc<Mutex<SmallRng>>,
+}
+
+/// What one identity of a change came to.
+enum Tried {
+    Answered(Result<Outcome, FsError>),
+    /// Certainly not done: it may go under a new identity.
+    NotDone,
+    /// Perhaps done, and nobody will ever tell.
+    Lost,
+}
+
+impl Core {
+    /// Runs an operation of a program under its deadline, and measures it.
+    pub async fn operation<T, F>(
+        &self,
+        word: &'static str,
+        work: impl FnOnce(Instant) -> F,
+    ) -> Result<T, FsError>
+    where
+        F: Future<Output = Result<T, FsError>>,
+    {
+        let began = Instant::now();
+        let deadline = began + OPERATION_TIMEOUT;
+        let result = timeout_at(deadline, work(deadline)).await.unwrap_or_else(|_| {
+            tracing::warn!(operation = word, "given up: no answer in the time of an operation");
+            Err(FsError::TimedOut)
+        });
+        metrics::histogram!("ministry_client_operation_seconds", "operation" => word)
+            .record(began.elapsed().as_secs_f64());
+        result
+    }
+
+    /// Carries out a change, exactly once. Tries until it is dropped.
+    ///
+    /// Cancel safety: dropping it leaves the outcome unknown, as every lost reply does.
+    pub async fn change(&self, caller: &Caller, operation: Operation) -> Result<Outcome, FsError> {
+        let inode = operation.routing_inode();
+        let mut backoff = Backoff::new();
+        loop {
+            let session = self.session_of(inode, &mut backoff).await;
+            match self.change_once(caller, &operation, &session, &mut backoff).await {
+                Tried::Answered(result) => return result,
+                Tried::NotDone => {}
+                Tried::Lost if is_harmless_twice(&operation) => {}
+                Tried::Lost => {
+                    tracing::warn!(operation = operation.word(), %inode,
+                        "the session ended before the outcome was known");
+                    return Err(FsError::TimedOut);
+                }
+            }
+        }
+    }
+
+    /// Makes attempts under one identity.
+    async fn change_once(
+        &self,
+        caller: &Caller,
+        operation: &Operation,
+        session: &Arc<Session>,
+        backoff: &mut Backoff,
+    ) -> Tried {
+        let ministry = session.ministry;
+        let slot = session.slots.take().await;
+        let id = RequestId { session: session.id, slot: slot.number(), sequence: slot.sequence() };
+        let mut doubtful = false;
+        loop {
+            let request = ChangeRequest {
+                ministry,
+                id,
+                caller: caller.clone(),
+                operation: operation.clone(),
+            };
+            let attempt = self.ministries.attempt(ministry, |client, context| async move {
+                client.change(context, request).await
+            });
+            match attempt.await {
+                Attempt::Done(reply) => {
+                    self.ministries.saw(ministry, reply.index);
+                    return Tried::Answered(reply.result);
+                }
+                Attempt::Unknown(doubt) => {
+                    doubtful = true;
+                    self.ministries.after_doubt(doubt, backoff).await;
+                }
+                Attempt::NotDone(refused) => {
+                    if refused == Refused::UnknownSession {
+                        self.sessions.lost(session);
+                    }
+                    if refused == Refused::Stale {
+                        tracing::error!(?id, "a slot has seen a later change than its own");
+                        return Tried::Lost;
+                    }
+                    self.ministries.after_refusal(refused, backoff).await;
+                    if self.ministries.is_end(ministry, refused) {
+                        return if doubtful { Tried::Lost } else { Tried::NotDone };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks a question. Tries until it is dropped.
+    ///
+    /// Cancel safety: safe.
+    pub async fn query(&self, caller: &Caller, query: Query) -> Result<Answer, FsError> {
+        let inode = query.routing_inode();
+        let mut backoff = Backoff::new();
+        loop {
+            let session = self.session_of(inode, &mut backoff).await;
+            let ministry = session.ministry;
+            let request = QueryRequest {
+                ministry,
+                session: session.id,
+                caller: caller.clone(),
+                seen: self.ministries.seen(ministry),
+                query: query.clone(),
+            };
+            let attempt = self.ministries.attempt(ministry, |client, context| async move {
+                client.query(context, request).await
+            });
+            match attempt.await {
+                Attempt::Done(reply) => {
+                    self.ministries.saw(ministry, reply.index);
+                    return reply.result;
+                }
+                Attempt::Unknown(doubt) => self.ministries.after_doubt(doubt, &mut backoff).await,
+                Attempt::NotDone(refused) => {
+                    if refused == Refused::UnknownSession {
+                        self.sessions.lost(&session);
+                    }
+                    self.ministries.after_refusal(refused, &mut backoff).await;
+                }
+            }
+        }
+    }
+
+    /// The session with the ministry that owns an inode.
+    async fn session_of(&self, inode: InodeId, backoff: &mut Backoff) -> Arc<Session> {
+        loop {
+            match self.ministries.owner(inode) {
+                Some(ministry) => {
+                    if let Some(session) = self.sessions.get(ministry).await {
+                        return session;
+                    }
+                }
+                None => self.ministries.after_refusal(Refused::NobodyKnown, backoff).await,
+            }
+        }
+    }
+
+    /// The attributes of an inode, from its owner.
+    pub async fn attributes(&self, caller: &Caller, inode: InodeId) -> Result<Attributes, FsError> {
+        match self.query(caller, Query::GetAttributes { inode }).await? {
+            Answer::Attributes(attributes) => Ok(self.learned(attributes)),
+            other => Err(unexpected("getattr", &other)),
+        }
+    }
+
+    /// An answer carried these attributes: whoever has the file open may use them.
+    pub fn learned(&self, attributes: Attributes) -> Attributes {
+        if let Some(file) = self.open_files.find(attributes.inode) {
+            file.learn(&attributes);
+        }
+        attributes
+    }
+
+    /// A change took the last name of an inode.
+    pub fn orphaned(&self, inode: InodeId) {
+        self.open_files.orphaned(inode);
+        self.open_files.confirm_soon();
+    }
+
+    /// Waits before a file-system call begins anew.
+    pub async fn wait(&self, backoff: &mut Backoff) {
+        metrics::counter!("ministry_client_retries_total", "reason" => "conflict").increment(1);
+        tokio::time::sleep(backoff.wait(&self.rng)).await;
+    }
+}
+
+/// Whether a change leaves the same state when it happens a second time, whatever others did in
+/// between.
+fn is_harmless_twice(operation: &Operation) -> bool {
+    match operation {
+        // They only ever raise the size; and a moved-out file refuses a second move.
+        Operation::ReportWrite { .. } | Operation::Extend { .. } | Operation::MoveOut { .. } => {
+            true
+        }
+        _ => false,
+    }
+}
+
+/// A minister answered another question than was asked: its program differs from ours.
+pub(crate) fn unexpected(asked: &'static str, answer: &dyn std::fmt::Debug) -> FsError {
+    tracing::error!(asked, ?answer, "an answer of the wrong kind");
+    FsError::Damaged
+}

@@ -1,0 +1,99 @@
+//! What the file calls need of the data path.
+//!
+//! [`crate::data::DataPath`] is the real one: streams to the masters of the placement groups. The
+//! trait is the seam at which a test puts bytes in memory instead.
+//!
+//! What must always hold: what `write` acknowledged is at every in-sync replica; what `sync`
+//! acknowledged is on their disks. Every call ends at its deadline.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use ministry_types::{ChunkNumber, FsError, InodeId, TruncateMark};
+use tokio::time::Instant;
+
+use crate::data::{DataFailure, DataPath};
+
+/// Which bytes of which file, as every data call names them.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The file.
+    pub inode: InodeId,
+    /// Bytes of one of its chunks.
+    pub chunk_bytes: u64,
+    /// The cuts that the caller knows and storage has not confirmed.
+    pub truncates: Vec<TruncateMark>,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// Reads and writes the chunks of files.
+pub trait FileData: Send + Sync + 'static {
+    /// Writes; answers with the bytes now allocated in each chunk that was written to.
+    fn write<'a>(
+        &'a self,
+        place: &'a Place,
+        offset: u64,
+        data: Bytes,
+    ) -> BoxFuture<'a, Result<Vec<(ChunkNumber, u64)>, DataFailure>>;
+
+    /// Reads exactly `length` bytes; holes are zeros.
+    fn read<'a>(
+        &'a self,
+        place: &'a Place,
+        offset: u64,
+        length: u64,
+    ) -> BoxFuture<'a, Result<Bytes, DataFailure>>;
+
+    /// Everything acknowledged in these chunks is on stable storage.
+    fn sync<'a>(
+        &'a self,
+        place: &'a Place,
+        chunks: Range<ChunkNumber>,
+    ) -> BoxFuture<'a, Result<(), DataFailure>>;
+}
+
+impl FileData for DataPath {
+    fn write<'a>(
+        &'a self,
+        place: &'a Place,
+        offset: u64,
+        data: Bytes,
+    ) -> BoxFuture<'a, Result<Vec<(ChunkNumber, u64)>, DataFailure>> {
+        let Place { inode, chunk_bytes, truncates, deadline } = place;
+        DataPath::write(self, *inode, offset, data, *chunk_bytes, truncates, *deadline).boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        place: &'a Place,
+        offset: u64,
+        length: u64,
+    ) -> BoxFuture<'a, Result<Bytes, DataFailure>> {
+        let Place { inode, chunk_bytes, truncates, deadline } = place;
+        DataPath::read(self, *inode, offset, length, *chunk_bytes, truncates, *deadline).boxed()
+    }
+
+    fn sync<'a>(
+        &'a self,
+        place: &'a Place,
+        chunks: Range<ChunkNumber>,
+    ) -> BoxFuture<'a, Result<(), DataFailure>> {
+        let Place { inode, truncates, deadline, .. } = place;
+        DataPath::sync(self, *inode, chunks, truncates, *deadline).boxed()
+    }
+}
+
+/// A failure of the data path that no fresh attributes can cure, as a program sees it. `None`: the
+/// file was cut since, take its attributes anew.
+pub(crate) fn as_fs_error(failure: DataFailure) -> Option<FsError> {
+    match failure {
+        DataFailure::StaleTruncate { .. } => None,
+        failure => {
+            tracing::warn!(%failure, "file data");
+            Some(failure.fs_error())
+        }
+    }
+}

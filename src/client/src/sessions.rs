@@ -1,0 +1,232 @@
+//! Sessions: this client's standing with each ministry it talks to.
+//!
+//! [`crate::calls`] asks for the session of a ministry; it is opened by the first call that needs
+//! it. Each session has one task, its *keeper*, that renews it, and answers the minister's question
+//! which removed files are not open here. Replay slots hang on the session ([`crate::slots`]).
+//!
+//! What must always hold: a session identity is used for one session only. When a minister does not
+//! know it any more, what hung on it is gone: the next call opens a new one under a new identity,
+//! and a change whose outcome was open then stays unknown.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ministry_types::limits::{ATTEMPT_TIMEOUT, KEEP_ALIVE_INTERVAL};
+use ministry_types::{InodeId, MinistryId, SessionId};
+use ministry_wire::minister::{KeepAliveReply, KeepAliveRequest};
+use parking_lot::Mutex;
+use rand::RngCore;
+use rand::rngs::SmallRng;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::open_files::OpenTable;
+use crate::retry::{Attempt, Backoff, Refused};
+use crate::routing::Ministries;
+use crate::slots::Slots;
+
+/// How long a confirmation waits for others to go with it.
+const CONFIRMATION_DELAY: Duration = Duration::from_millis(50);
+/// Confirmations in one sign of life.
+const CONFIRMATIONS_PER_CALL_MAX: usize = 1024;
+
+/// One session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// With which ministry.
+    pub ministry: MinistryId,
+    /// Its identity.
+    pub id: SessionId,
+    /// Its replay slots.
+    pub slots: Arc<Slots>,
+    opened: OnceCell<AbortOnDropHandle<()>>,
+}
+
+/// All sessions of this client.
+pub(crate) struct Sessions {
+    ministries: Arc<Ministries>,
+    open_files: Arc<OpenTable>,
+    table: Mutex<BTreeMap<MinistryId, Arc<Session>>>,
+    rng: Arc<Mutex<SmallRng>>,
+}
+
+impl Sessions {
+    /// None is open yet.
+    pub fn new(
+        ministries: Arc<Ministries>,
+        open_files: Arc<OpenTable>,
+        rng: Arc<Mutex<SmallRng>>,
+    ) -> Arc<Sessions> {
+        Arc::new(Sessions { ministries, open_files, table: Mutex::default(), rng })
+    }
+
+    /// The session with a ministry, opened where it is not. Tries until it is dropped. `None`: the
+    /// ministry is not there any more; the map says who owns its inodes now.
+    ///
+    /// Cancel safety: safe; an opening that was given up is taken over by the next caller.
+    pub async fn get(self: &Arc<Sessions>, ministry: MinistryId) -> Option<Arc<Session>> {
+        let mut backoff = Backoff::new();
+        loop {
+            let session = self.find_or_draw(ministry);
+            let opened = session.opened.get_or_try_init(|| self.open(&session, &mut backoff)).await;
+            match opened {
+                Ok(_) => return Some(session),
+                Err(refused) => {
+                    self.lost(&session);
+                    self.ministries.after_refusal(refused, &mut backoff).await;
+                    if refused != Refused::UnknownSession {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The minister does not know the session: what hung on it is gone.
+    pub fn lost(&self, session: &Arc<Session>) {
+        let mut table = self.table.lock();
+        let current = table.get(&session.ministry);
+        if current.is_some_and(|current| Arc::ptr_eq(current, session)) {
+            table.remove(&session.ministry);
+            metrics::counter!("ministry_client_sessions_lost_total").increment(1);
+            tracing::warn!(ministry = %session.ministry, session = %session.id,
+                "the session has ended; a new one will be opened");
+        }
+    }
+
+    /// Ends all sessions, so that nobody waits for this client.
+    pub async fn close_all(&self) {
+        let sessions = std::mem::take(&mut *self.table.lock());
+        let closing = sessions.into_values().map(|session| async move {
+            let (ministry, id) = (session.ministry, session.id);
+            let call = self.ministries.attempt(ministry, |client, context| async move {
+                client.close_session(context, ministry, id).await
+            });
+            match timeout(ATTEMPT_TIMEOUT, call).await {
+                Ok(Attempt::Done(())) => {}
+                // It ends by itself when nothing is heard of this client.
+                _ => tracing::debug!(%ministry, "session not closed"),
+            }
+        });
+        futures::future::join_all(closing).await;
+    }
+
+    fn find_or_draw(&self, ministry: MinistryId) -> Arc<Session> {
+        let mut table = self.table.lock();
+        let session = table.entry(ministry).or_insert_with(|| {
+            let mut id = SessionId::default();
+            self.rng.lock().fill_bytes(&mut id.0);
+            Arc::new(Session { ministry, id, slots: Slots::new(), opened: OnceCell::new() })
+        });
+        Arc::clone(session)
+    }
+
+    async fn open(
+        self: &Arc<Sessions>,
+        session: &Arc<Session>,
+        backoff: &mut Backoff,
+    ) -> Result<AbortOnDropHandle<()>, Refused> {
+        let (ministry, id) = (session.ministry, session.id);
+        loop {
+            let attempt = self.ministries.attempt(ministry, |client, context| async move {
+                client.open_session(context, ministry, id).await
+            });
+            match attempt.await {
+                Attempt::Done(reply) => {
+                    tracing::debug!(%ministry, session = %id, "session opened");
+                    let keeper = Keeper {
+                        sessions: Arc::downgrade(self),
+                        session: Arc::downgrade(session),
+                        ministries: Arc::clone(&self.ministries),
+                        open_files: Arc::clone(&self.open_files),
+                    };
+                    keeper.heard(&reply);
+                    return Ok(AbortOnDropHandle::new(tokio::spawn(keeper.run())));
+                }
+                Attempt::NotDone(refused) if self.ministries.is_end(ministry, refused) => {
+                    return Err(refused);
+                }
+                Attempt::NotDone(refused) => self.ministries.after_refusal(refused, backoff).await,
+                Attempt::Unknown(doubt) => self.ministries.after_doubt(doubt, backoff).await,
+            }
+        }
+    }
+}
+
+/// The task that renews one session. It ends with the session.
+struct Keeper {
+    sessions: Weak<Sessions>,
+    session: Weak<Session>,
+    ministries: Arc<Ministries>,
+    open_files: Arc<OpenTable>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let mut due = Instant::now() + KEEP_ALIVE_INTERVAL;
+        loop {
+            if timeout_at(due, self.open_files.something_to_confirm()).await.is_ok() {
+                tokio::time::sleep(CONFIRMATION_DELAY).await;
+                let Some(session) = self.session.upgrade() else { return };
+                if Instant::now() < due && self.closed_here(session.ministry).is_empty() {
+                    continue;
+                }
+            }
+            let sent = Instant::now();
+            if !self.renew().await {
+                return;
+            }
+            due = sent + KEEP_ALIVE_INTERVAL;
+        }
+    }
+
+    /// Gives one sign of life, as often as needed; `false` when the session has ended.
+    async fn renew(&self) -> bool {
+        let mut backoff = Backoff::new();
+        loop {
+            let Some(session) = self.session.upgrade() else { return false };
+            let (ministry, id) = (session.ministry, session.id);
+            drop(session);
+            let closed = self.closed_here(ministry);
+            let request = KeepAliveRequest { ministry, session: id, closed: closed.clone() };
+            let attempt = self.ministries.attempt(ministry, |client, context| async move {
+                client.keep_alive(context, request).await
+            });
+            match attempt.await {
+                Attempt::Done(reply) => {
+                    self.open_files.confirmed(&closed);
+                    self.heard(&reply);
+                    return true;
+                }
+                Attempt::NotDone(refused) if self.ministries.is_end(ministry, refused) => {
+                    if let (Some(sessions), Some(session)) =
+                        (self.sessions.upgrade(), self.session.upgrade())
+                    {
+                        sessions.lost(&session);
+                    }
+                    return false;
+                }
+                Attempt::NotDone(refused) => {
+                    self.ministries.after_refusal(refused, &mut backoff).await;
+                }
+                Attempt::Unknown(doubt) => self.ministries.after_doubt(doubt, &mut backoff).await,
+            }
+        }
+    }
+
+    fn closed_here(&self, ministry: MinistryId) -> Vec<InodeId> {
+        let map = self.ministries.maps.newest();
+        self.open_files.confirmations(CONFIRMATIONS_PER_CALL_MAX, |inode| {
+            map.ownership.owner(inode) == Some(ministry)
+        })
+    }
+
+    /// The minister asks about removed files.
+    fn heard(&self, reply: &KeepAliveReply) {
+        for orphan in &reply.orphans {
+            self.open_files.orphaned(*orphan);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Writing files, changing their size, and making them durable.
+//!
+//! A small file lives in its inode: a write to it is one change at the minister, durable when it is
+//! answered. A file that grows past the limit is *moved out* once: its content is written and synced
+//! to its chunks, then the minister is told. From then on a write goes to the storage nodes, and
+//! when every in-sync replica has it, the minister is told of size and time ([`Operation::ReportWrite`]);
+//! only then it returns, so that whoever looks afterwards sees it.
+//!
+//! What must always hold: writes of this client to one inode go one after the other, in the order
+//! in which they came. A write that met a cut or another change of the layout is done again as a
+//! whole. The size is never set to make room ([`Operation::Extend`] only raises it), for that could
+//! cut off what another client wrote.
+//!
+//! What does not hold yet: two clients that append to the same chunked file at the same moment can
+//! take the same place, for nothing at the minister gives places out. Appends of one client never
+//! meet, nor do appends to a file that is still inline.
+//!
+//! When it fails: [`FsError::TimedOut`] may leave a write done in part. A move that was interrupted
+//! leaves the file inline; what it wrote to the chunks is cut off by the next move.
+
+use bytes::Bytes;
+use ministry_types::limits::{CHUNK_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX};
+use ministry_types::operations::{Operation, Outcome, SetAttributes, WriteAt, move_out_mark};
+use ministry_types::{Attributes, Caller, FileKind, FsError, InodeId, Layout};
+use tokio::time::Instant;
+
+use crate::Client;
+use crate::calls::{Core, unexpected};
+use crate::file_data::{Place, as_fs_error};
+use crate::open_files::FileHandle;
+use crate::retry::Backoff;
+
+/// Tries of one write before it waits in between: moving out, extending, a cut that came first.
+const TRIES_WITHOUT_WAIT: u32 = 4;
+
+/// The minister's answer to a change of size while as many cuts as may be wait for storage to
+/// confirm them: a matter of a moment.
+const TOO_MANY_CUTS: FsError = FsError::Overloaded;
+
+/// One write of a program.
+struct Write<'a> {
+    inode: InodeId,
+    caller: &'a Caller,
+    /// `None`: at the end, wherever that is.
+    offset: Option<u64>,
+    data: Bytes,
+    deadline: Instant,
+}
+
+/// What became of one try.
+enum Step {
+    Written(Attributes),
+    /// Try again by these attributes.
+    Again(Attributes),
+    /// Something else came first: try again by fresh attributes.
+    Conflict,
+}
+
+impl Client {
+    /// Writes all of `data` from `offset`, or at the end when the file was opened for appending.
+    /// Returns how many bytes were written: all.
+    pub async fn write(
+        &self,
+        handle: &FileHandle,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<u64, FsError> {
+        let offset = (!handle.flags.append).then_some(offset);
+        self.write_to(handle, offset, data).await
+    }
+
+    /// Writes all of `data` from `offset`, also when the file was opened for appending: what a
+    /// kernel does with the dirty pages of a memory map, whose place in the file is settled.
+    pub async fn write_at(
+        &self,
+        handle: &FileHandle,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<u64, FsError> {
+        self.write_to(handle, Some(offset), data).await
+    }
+
+    async fn write_to(
+        &self,
+        handle: &FileHandle,
+        offset: Option<u64>,
+        data: Bytes,
+    ) -> Result<u64, FsError> {
+        if !handle.flags.write && !handle.flags.append {
+            // The kernel refuses such calls itself, with EBADF.
+            return Err(FsError::Invalid);
+        }
+        let written = data.len() as u64;
+        if written == 0 {
+            return Ok(0);
+        }
+        if offset.unwrap_or(0).checked_add(written).is_none_or(|end| end > FILE_BYTES_MAX) {
+            return Err(FsError::FileTooLarge);
+        }
+        let core = &self.core;
+        let write = async |deadline| {
+            let (inode, caller) = (handle.inode(), &handle.caller);
+            let _turn = handle.file().writing.lock().await;
+            core.write(handle, Write { inode, caller, offset, data, deadline }).await
+        };
+        core.operation("write", write).await?;
+        metrics::counter!("ministry_client_bytes_total", "direction" => "write").increment(written);
+        Ok(written)
+    }
+
+    /// Returns when everything written to the file, by whomever, is on stable storage. What is in
+    /// the inode, attributes among it, is durable as soon as it is answered, so `data_only` makes
+    /// no difference today.
+    pub async fn fsync(&self, handle: &FileHandle, _data_only: bool) -> Result<(), FsError> {
+        let core = &self.core;
+        core.operation("fsync", |deadline| core.sync(handle, deadline)).await
+    }
+}
+
+impl Core {
+    async fn write(&self, handle: &FileHandle, write: Write<'_>) -> Result<Attributes, FsError> {
+        let mut backoff = Backoff::new();
+        let mut known = handle.file().known();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            if tries > TRIES_WITHOUT_WAIT {
+                self.wait(&mut backoff).await;
+            }
+            let attributes = match known.take() {
+                Some(attributes) => attributes,
+                None => self.attributes(write.caller, write.inode).await?,
+            };
+            let step = match attributes.layout {
+                Layout::Inline => self.write_inline(&write, &attributes).await?,
+                Layout::Chunked { .. } if write.offset.is_none() => {
+                    // The end that this client knows may be old.
+                    let fresh = self.attributes(write.caller, write.inode).await?;
+                    self.write_chunked(&write, fresh).await?
+                }
+                Layout::Chunked { .. } => self.write_chunked(&write, attributes).await?,
+                Layout::None if attributes.kind == FileKind::Directory => {
+                    return Err(FsError::IsDirectory);
+                }
+                Layout::None => return Err(FsError::Invalid),
+            };
+            match step {
+                Step::Written(attributes) => return Ok(attributes),
+                Step::Again(attributes) => known = Some(attributes),
+                Step::Conflict => {}
+            }
+        }
+    }
+
+    async fn write_inline(&self, write: &Write<'_>, known: &Attributes) -> Result<Step, FsError> {
+        let &Write { inode, caller, deadline, .. } = write;
+        let end = write.offset.unwrap_or(known.size).saturating_add(write.data.len() as u64);
+        if end > INLINE_BYTES_MAX as u64 {
+            return Ok(Step::Again(self.move_out(caller, inode, deadline).await?));
+        }
+        let at = write.offset.map_or(WriteAt::End, WriteAt::Offset);
+        let operation = Operation::WriteInline { inode, at, data: write.data.clone() };
+        match self.change(caller, operation).await? {
+            Outcome::Written { attributes, .. } => Ok(Step::Written(self.learned(attributes))),
+            Outcome::NotInline { attributes } if attributes.layout == Layout::Inline => {
+                Ok(Step::Again(self.move_out(caller, inode, deadline).await?))
+            }
+            Outcome::NotInline { attributes } => Ok(Step::Again(self.learned(attributes))),
+            other => Err(unexpected("write_inline", &other)),
+        }
+    }
+
+    /// Makes an inline file a chunked one; answers with what it is then.
+    async fn move_out(
+        &self,
+        caller: &Caller,
+        inode: InodeId,
+        deadline: Instant,
+    ) -> Result<Attributes, FsError> {
+        let mut backoff = Backoff::new();
+        loop {
+            let (found, inline) = self.content(caller, inode).await?;
+            let Some(content) = inline else { return Ok(found) };
+            let truncates = vec![move_out_mark(found.ctime)];
+            let place = Place { inode, chunk_bytes: CHUNK_BYTES, truncates, deadline };
+            let allocated_bytes = match self.write_out(&place, content).await {
+                Ok(allocated) => allocated,
+                Err(Some(error)) => return Err(error),
+                // Another client moves it, from a newer content.
+                Err(None) => {
+                    self.wait(&mut backoff).await;
+                    continue;
+                }
+            };
+            let operation = Operation::MoveOut {
+                inode,
+                mtime: found.mtime,
+                ctime: found.ctime,
+                chunk_bytes: CHUNK_BYTES,
+                allocated_bytes,
+            };
+            match self.change(caller, operation).await? {
+                Outcome::Attributes(attributes) => return Ok(self.learned(attributes)),
+                Outcome::Conflict { attributes } | Outcome::NotInline { attributes } => {
+                    let attributes = self.learned(attributes);
+                    if attributes.layout.is_chunked() {
+                        return Ok(attributes);
+                    }
+                    self.wait(&mut backoff).await;
+                }
+                other => return Err(unexpected("move_out", &other)),
+            }
+        }
+    }
+
+    /// Writes and syncs the content of a file that moves out; answers with what it takes. `None` in
+    /// the error: as [`as_fs_error`].
+    async fn write_out(&self, place: &Place, content: Bytes) -> Result<u64, Option<FsError>> {
+        if content.is_empty() {
+            return Ok(0);
+        }
+        let allocated = self.data.write(place, 0, content).await.map_err(as_fs_error)?;
+        self.data.sync(place, 0..1).await.map_err(as_fs_error)?;
+        Ok(allocated.iter().map(|(_, bytes)| bytes).sum())
+    }
+
+    async fn write_chunked(
+        &self,
+        write: &Write<'_>,
+        attributes: Attributes,
+    ) -> Result<Step, FsError> {
+        let &Write { inode, caller, deadline, .. } = write;
+        let offset = write.offset.unwrap_or(attributes.size);
+        let length = write.data.len() as u64;
+        let end = offset.checked_add(length).filter(|end| *end <= FILE_BYTES_MAX);
+        let end = end.ok_or(FsError::FileTooLarge)?;
+        if offset > attributes.size {
+            let extend = Operation::Extend { inode, size: offset };
+            return match self.change(caller, extend).await {
+                Ok(Outcome::Attributes(attributes) | Outcome::NotInline { attributes }) => {
+                    Ok(Step::Again(self.learned(attributes)))
+                }
+                Ok(Outcome::Conflict { .. }) | Err(TOO_MANY_CUTS) => Ok(Step::Conflict),
+                Ok(other) => Err(unexpected("extend", &other)),
+                Err(error) => Err(error),
+            };
+        }
+        let truncate_sequence = attributes.layout.truncate_sequence();
+        let Layout::Chunked { chunk_bytes, truncates } = attributes.layout else {
+            unreachable!("only chunked files are written in chunks");
+        };
+        let place = Place { inode, chunk_bytes, truncates, deadline };
+        let allocated = match self.data.write(&place, offset, write.data.clone()).await {
+            Ok(allocated) => allocated,
+            Err(failure) => return as_fs_error(failure).map_or(Ok(Step::Conflict), Err),
+        };
+        let report = Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated };
+        match self.change(caller, report).await? {
+            Outcome::Written { attributes, .. } => Ok(Step::Written(self.learned(attributes))),
+            Outcome::Conflict { attributes } => Ok(Step::Again(self.learned(attributes))),
+            other => Err(unexpected("report_write", &other)),
+        }
+    }
+
+    /// Sets attributes; a file that has to leave its inode for its new size is moved out first.
+    pub(crate) async fn set_attributes(
+        &self,
+        caller: &Caller,
+        inode: InodeId,
+        set: SetAttributes,
+        deadline: Instant,
+    ) -> Result<Attributes, FsError> {
+        let mut backoff = Backoff::new();
+        loop {
+            let operation = Operation::SetAttributes { inode, set: set.clone() };
+            match self.change(caller, operation).await {
+                Ok(Outcome::Attributes(attributes)) => return Ok(self.learned(attributes)),
+                Ok(Outcome::NotInline { .. }) => {
+                    self.move_out(caller, inode, deadline).await?;
+                }
+                Ok(Outcome::Conflict { .. }) => self.wait(&mut backoff).await,
+                Err(TOO_MANY_CUTS) if set.size.is_some() => self.wait(&mut backoff).await,
+                Ok(other) => return Err(unexpected("setattr", &other)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn sync(&self, handle: &FileHandle, deadline: Instant) -> Result<(), FsError> {
+        let inode = handle.inode();
+        let mut backoff = Backoff::new();
+        loop {
+            // Fresh ones: what others wrote is covered as well.
+            let attributes = self.attributes(&handle.caller, inode).await?;
+            let Layout::Chunked { chunk_bytes, truncates } = attributes.layout else {
+                return Ok(());
+            };
+            let chunks = 0..attributes.size.div_ceil(chunk_bytes);
+            let place = Place { inode, chunk_bytes, truncates, deadline };
+            match self.data.sync(&place, chunks).await.map_err(as_fs_error) {
+                Ok(()) => return Ok(()),
+                Err(Some(error)) => return Err(error),
+                Err(None) => self.wait(&mut backoff).await,
+            }
+        }
+    }
+}
