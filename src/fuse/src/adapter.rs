@@ -1,0 +1,273 @@
+//! What each request of the kernel becomes: a call of the client library.
+//!
+//! [`crate::filesystem`] takes the requests apart and calls one method here for each, in a task of
+//! its own. There is no policy here: the minister judges permissions, the client retries and ends
+//! in an error after its deadline.
+//!
+//! What must always hold: a handle that the client opened is closed again, also where its number
+//! could not be given out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fuser::{FileHandle as Number, FopenFlags, WriteFlags};
+use ministry_client::{Client, FileHandle, OpenFlags};
+use ministry_types::operations::Entry;
+use ministry_types::{Attributes, Caller, InodeId, limits};
+
+use crate::convert::{self, Opening, SetFields};
+use crate::directory::{self, Page, Position};
+use crate::failure::{Failure, MountFailure};
+use crate::handles::{Handles, OpenDirectory, OpenFile};
+use crate::page_cache::PageCache;
+
+/// Entries asked for with attributes: about what fits the largest buffer of `getdents`. They
+/// cannot be kept for the next request, so more would be fetched in vain.
+const ENTRIES_WITH_ATTRIBUTES: usize = 192;
+
+/// What is known of an open file when it was opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) number: Number,
+    pub(crate) flags: FopenFlags,
+}
+
+/// One mount's side of the client.
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    pub(crate) client: Client,
+    pub(crate) files: Handles<OpenFile>,
+    pub(crate) directories: Handles<OpenDirectory>,
+    pub(crate) page_cache: PageCache,
+}
+
+impl Adapter {
+    pub(crate) fn new(client: Client) -> Adapter {
+        Adapter {
+            client,
+            files: Handles::default(),
+            directories: Handles::default(),
+            page_cache: PageCache::default(),
+        }
+    }
+
+    pub(crate) async fn set_attributes(
+        &self,
+        caller: &Caller,
+        inode: InodeId,
+        fields: SetFields,
+        number: Option<Number>,
+    ) -> Result<Attributes, Failure> {
+        let open = number.and_then(|number| self.files.get(number).ok());
+        let writable = open.is_some_and(|open| open.file.flags().write);
+        let set = convert::set_attributes(fields, writable);
+        Ok(self.client.setattr(caller, inode, set).await?)
+    }
+
+    pub(crate) async fn open(
+        &self,
+        caller: Caller,
+        inode: InodeId,
+        opening: Opening,
+    ) -> Result<Opened, Failure> {
+        let file = self.client.open(&caller, inode, open_flags(opening)).await?;
+        self.register(file, opening)
+    }
+
+    pub(crate) async fn create(
+        &self,
+        caller: Caller,
+        parent: InodeId,
+        name: &[u8],
+        permissions: u32,
+        opening: Opening,
+    ) -> Result<(Attributes, Opened), Failure> {
+        let flags = open_flags(opening);
+        let (attributes, file) = self
+            .client
+            .create_and_open(&caller, parent, name, permissions, flags, opening.exclusive)
+            .await?;
+        self.page_cache.saw(&attributes);
+        Ok((attributes, self.register(file, opening)?))
+    }
+
+    /// A handle for append bypasses the page cache (`FOPEN_DIRECT_IO`): the kernel would put the
+    /// bytes where it believes the end to be, the minister knows where it is, and other readers
+    /// here would see the kernel's mistake until the next comparison of mtime.
+    fn register(&self, file: FileHandle, opening: Opening) -> Result<Opened, Failure> {
+        let keep_pages = self.page_cache.keep_pages(file.inode());
+        let mut flags = FopenFlags::empty();
+        if opening.append {
+            flags |= FopenFlags::FOPEN_DIRECT_IO;
+        } else if keep_pages {
+            flags |= FopenFlags::FOPEN_KEEP_CACHE;
+        }
+        let number = self.files.insert(OpenFile { file })?;
+        Ok(Opened { number, flags })
+    }
+
+    pub(crate) async fn read(
+        &self,
+        inode: InodeId,
+        number: Number,
+        offset: u64,
+        size: u32,
+    ) -> Result<Bytes, Failure> {
+        let open = self.open_file(inode, number, false)?;
+        Ok(self.client.read(&open.file, offset, size as usize).await?)
+    }
+
+    /// Writes all of `data`. `FUSE_WRITE_CACHE` marks pages of a shared mapping that the kernel
+    /// writes back: they come on any handle that was once mapped, and always belong at their
+    /// offset, also where that handle appends. Every other write through an appending handle goes
+    /// to the end, wherever the kernel believes that to be.
+    pub(crate) async fn write(
+        &self,
+        inode: InodeId,
+        number: Number,
+        offset: u64,
+        data: Bytes,
+        flags: WriteFlags,
+    ) -> Result<u32, Failure> {
+        let open = self.open_file(inode, number, true)?;
+        let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            self.client.write_at(&open.file, offset, data).await?
+        } else {
+            self.client.write(&open.file, offset, data).await?
+        };
+        Ok(u32::try_from(written).unwrap_or(u32::MAX))
+    }
+
+    /// The file behind a number; where that is closed, any other of the same inode, since the
+    /// kernel only guesses which handle a page came by.
+    fn open_file(
+        &self,
+        inode: InodeId,
+        number: Number,
+        to_write: bool,
+    ) -> Result<Arc<OpenFile>, MountFailure> {
+        self.files.get(number).or_else(|missing| {
+            let will_do = |open: &OpenFile| {
+                let flags = open.file.flags();
+                let right = if to_write { flags.write } else { flags.read || flags.execute };
+                open.file.inode() == inode && right && !flags.append
+            };
+            self.files.find(will_do).ok_or(missing)
+        })
+    }
+
+    pub(crate) async fn flush(&self, number: Number) -> Result<(), Failure> {
+        let open = self.files.get(number)?;
+        Ok(self.client.flush(&open.file).await?)
+    }
+
+    pub(crate) async fn sync(&self, number: Number, data_only: bool) -> Result<(), Failure> {
+        let open = self.files.get(number)?;
+        Ok(self.client.fsync(&open.file, data_only).await?)
+    }
+
+    /// The last use of a handle is over.
+    pub(crate) async fn release(&self, number: Number) -> Result<(), Failure> {
+        let open = self.files.remove(number)?;
+        self.client.close(open.file.clone()).await;
+        Ok(())
+    }
+
+    /// Closes what the kernel left open when the mount ended.
+    pub(crate) async fn close_all(&self) {
+        self.directories.drain();
+        for open in self.files.drain() {
+            self.client.close(open.file.clone()).await;
+        }
+    }
+
+    pub(crate) async fn open_directory(
+        &self,
+        caller: Caller,
+        inode: InodeId,
+    ) -> Result<Number, Failure> {
+        // The super-user would pass: its answer is not worth waiting for.
+        if !caller.is_root() {
+            self.client.access(&caller, inode, libc::R_OK as u32).await?;
+        }
+        let directory = OpenDirectory { inode, opener: caller, position: Position::default() };
+        Ok(self.directories.insert(directory)?)
+    }
+
+    /// Lists names from `offset` on, until `put` has no more room.
+    pub(crate) async fn list(
+        &self,
+        number: Number,
+        offset: u64,
+        mut put: impl FnMut(InodeId, u64, &[u8], Option<&Entry>) -> bool + Send,
+    ) -> Result<(), Failure> {
+        let directory = self.directories.get(number)?;
+        let mut offset = offset;
+        let mut anything = false;
+        let mut page = match directory.position.take(offset) {
+            Some(page) => page,
+            None => self.fetch(&directory, offset, limits::LISTING_ENTRIES_MAX, false).await?,
+        };
+        loop {
+            let mut counted = |inode, cookie, name: &[u8], entry: Option<&Entry>| {
+                let full = put(inode, cookie, name, entry);
+                anything |= !full;
+                full
+            };
+            let room = directory::fill(offset, directory.inode, &mut page, &mut counted);
+            // With something to hand over the answer does not wait for a further call.
+            if !room || page.end || anything {
+                directory.position.keep(page);
+                return Ok(());
+            }
+            offset = page.after.max(directory::COOKIE_DOT_DOT);
+            page = self.fetch(&directory, offset, limits::LISTING_ENTRIES_MAX, false).await?;
+        }
+    }
+
+    /// One page with attributes, and the attributes of the directory and of its parent. What has
+    /// vanished in between has none and is left out.
+    pub(crate) async fn list_with_attributes(
+        &self,
+        number: Number,
+        offset: u64,
+    ) -> Result<(Page, Attributes, Attributes), Failure> {
+        let directory = self.directories.get(number)?;
+        let mut page = self.fetch(&directory, offset, ENTRIES_WITH_ATTRIBUTES, true).await?;
+        let opener = &directory.opener;
+        page.entries.retain(|entry| entry.attributes.is_some());
+        let own = self.client.getattr(opener, directory.inode).await?;
+        let parent = self.client.getattr(opener, page.parent).await?;
+        Ok((page, own, parent))
+    }
+
+    async fn fetch(
+        &self,
+        directory: &OpenDirectory,
+        offset: u64,
+        entries_max: usize,
+        attributes: bool,
+    ) -> Result<Page, Failure> {
+        let after = directory::list_after(offset);
+        let listing = self
+            .client
+            .list(&directory.opener, directory.inode, after, entries_max, attributes)
+            .await?;
+        Ok(Page {
+            after,
+            entries: listing.entries.into(),
+            end: listing.end,
+            parent: listing.parent,
+        })
+    }
+}
+
+fn open_flags(opening: Opening) -> OpenFlags {
+    OpenFlags {
+        read: opening.read,
+        write: opening.write,
+        execute: opening.execute,
+        append: opening.append,
+        truncate: opening.truncate,
+    }
+}

@@ -1,0 +1,706 @@
+//! The kernel's side: takes each request apart, hands it to the runtime, and answers from there.
+//!
+//! fuser calls these methods in its threads, one request after the other for each thread; so a
+//! method only copies what it needs and spawns a task. The kernel bounds how many there are: one
+//! for each waiting thread of a program, and `max_background` read-aheads and write-backs.
+//!
+//! What must always hold: every request is answered, once. A task that panics or is dropped drops
+//! its reply, which answers `EIO`; one that takes too long is ended with `ETIMEDOUT`. Nothing here
+//! panics, since that would end the mount.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
+};
+use ministry_client::NewObject;
+use ministry_types::operations::Entry;
+use ministry_types::{Attributes, FileKind, FsError, limits};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
+
+use crate::adapter::Adapter;
+use crate::capabilities::{self, Tuning};
+use crate::convert::{self, SetFields, XattrReply, file_attributes, inode_id};
+use crate::directory::{COOKIE_DOT, COOKIE_DOT_DOT, fill};
+use crate::failure::Failure;
+use crate::requester::Requester;
+
+/// How long the kernel may take names and attributes for true without asking. Nothing tells us yet
+/// when another client changes them, so not at all: that is what makes mounts coherent.
+const TIME_TO_LIVE: Duration = Duration::ZERO;
+
+/// Inode numbers never come back, so none needs a generation.
+const GENERATION: Generation = Generation(0);
+
+/// The second net below the client's own deadline: a program never waits longer.
+const REQUEST_TIMEOUT: Duration = limits::OPERATION_TIMEOUT.saturating_add(Duration::from_secs(5));
+
+/// Answers a request with an error.
+trait Refuse: Send + 'static {
+    fn refuse(self, errno: Errno);
+}
+
+macro_rules! refuse {
+    ($($reply:ty),*) => {
+        $(impl Refuse for $reply {
+            fn refuse(self, errno: Errno) {
+                self.error(errno);
+            }
+        })*
+    };
+}
+
+refuse!(
+    ReplyAttr,
+    ReplyCreate,
+    ReplyData,
+    ReplyDirectory,
+    ReplyDirectoryPlus,
+    ReplyEmpty,
+    ReplyEntry,
+    ReplyOpen,
+    ReplyStatfs,
+    ReplyWrite,
+    ReplyXattr
+);
+
+/// One request counts as under way for as long as this lives.
+struct UnderWay {
+    operation: &'static str,
+    began: Instant,
+}
+
+impl UnderWay {
+    fn begin(operation: &'static str) -> UnderWay {
+        metrics::gauge!("ministry_fuse_inflight").increment(1.0);
+        UnderWay { operation, began: Instant::now() }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        metrics::gauge!("ministry_fuse_inflight").decrement(1.0);
+        metrics::histogram!("ministry_fuse_operation_seconds", "operation" => self.operation)
+            .record(self.began.elapsed().as_secs_f64());
+    }
+}
+
+/// What fuser serves.
+#[derive(Debug)]
+pub(crate) struct MinistryFilesystem {
+    adapter: Arc<Adapter>,
+    runtime: Handle,
+    tuning: Tuning,
+}
+
+impl MinistryFilesystem {
+    pub(crate) fn new(adapter: Arc<Adapter>, runtime: Handle, tuning: Tuning) -> Self {
+        MinistryFilesystem { adapter, runtime, tuning }
+    }
+
+    /// Carries a request out in a task of its own, under the deadline, and answers it.
+    fn serve<R, T, F>(
+        &self,
+        operation: &'static str,
+        reply: R,
+        work: impl FnOnce(Arc<Adapter>) -> F + Send + 'static,
+        answer: impl FnOnce(R, T) + Send + 'static,
+    ) where
+        R: Refuse,
+        T: Send + 'static,
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        let adapter = Arc::clone(&self.adapter);
+        self.runtime.spawn(async move {
+            let under_way = UnderWay::begin(operation);
+            let result = timeout(REQUEST_TIMEOUT, work(adapter)).await;
+            match result.unwrap_or(Err(Failure::Fs(FsError::TimedOut))) {
+                Ok(value) => answer(reply, value),
+                Err(failure) => {
+                    failure.log(operation);
+                    reply.refuse(failure.errno());
+                }
+            }
+            drop(under_way);
+        });
+    }
+
+    /// As [`MinistryFilesystem::serve`], for what answers a name with its object.
+    fn serve_entry<F>(
+        &self,
+        operation: &'static str,
+        reply: ReplyEntry,
+        work: impl FnOnce(Arc<Adapter>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<Attributes, FsError>> + Send + 'static,
+    {
+        let remember = Arc::clone(&self.adapter);
+        let work = |adapter| async move {
+            let attributes = work(adapter).await?;
+            remember.page_cache.saw(&attributes);
+            Ok(attributes)
+        };
+        self.serve(operation, reply, work, |reply, attributes| {
+            reply.entry(&TIME_TO_LIVE, &file_attributes(&attributes), GENERATION);
+        });
+    }
+
+    /// As [`MinistryFilesystem::serve`], for what answers with nothing.
+    fn serve_empty<F, E>(
+        &self,
+        operation: &'static str,
+        reply: ReplyEmpty,
+        work: impl FnOnce(Arc<Adapter>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Failure>,
+    {
+        let work = |adapter| async move { work(adapter).await.map_err(Into::into) };
+        self.serve(operation, reply, work, |reply: ReplyEmpty, ()| reply.ok());
+    }
+
+    /// Lists names into the reply's buffer.
+    fn serve_listing(&self, number: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let adapter = Arc::clone(&self.adapter);
+        self.runtime.spawn(async move {
+            let under_way = UnderWay::begin("readdir");
+            let put = |inode, cookie, name: &[u8], entry: Option<&Entry>| {
+                let kind = entry.map_or(FileKind::Directory, |entry| entry.kind);
+                let (inode, kind) = (convert::inode_number(inode), convert::file_type(kind));
+                reply.add(inode, cookie, kind, OsStr::from_bytes(name))
+            };
+            let result = timeout(REQUEST_TIMEOUT, adapter.list(number, offset, put)).await;
+            match result.unwrap_or(Err(Failure::Fs(FsError::TimedOut))) {
+                Ok(()) => reply.ok(),
+                Err(failure) => {
+                    failure.log("readdir");
+                    reply.refuse(failure.errno());
+                }
+            }
+            drop(under_way);
+        });
+    }
+
+    fn make(
+        &self,
+        operation: &'static str,
+        req: &Request,
+        (parent, name): (INodeNo, &OsStr),
+        new: NewObject,
+        reply: ReplyEntry,
+    ) {
+        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        self.serve_entry(operation, reply, move |adapter| async move {
+            adapter.client.create(&who.caller(), parent, &name, new).await
+        });
+    }
+}
+
+fn owned(name: &OsStr) -> Vec<u8> {
+    name.as_bytes().to_vec()
+}
+
+impl Filesystem for MinistryFilesystem {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        capabilities::negotiate(config, &self.tuning);
+        Ok(())
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        self.serve_entry("lookup", reply, move |adapter| async move {
+            adapter.client.lookup(&who.caller(), parent, &name).await
+        });
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, _nlookup: u64) {
+        self.adapter.page_cache.forget(inode_id(ino));
+    }
+
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let work = move |adapter: Arc<Adapter>| async move {
+            let attributes = adapter.client.getattr(&who.caller(), inode).await?;
+            adapter.page_cache.saw(&attributes);
+            Ok(attributes)
+        };
+        self.serve("getattr", reply, work, |reply, attributes| {
+            reply.attr(&TIME_TO_LIVE, &file_attributes(&attributes));
+        });
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let fields = SetFields { mode, uid, gid, size, atime, mtime };
+        let work = move |adapter: Arc<Adapter>| async move {
+            let attributes = adapter.set_attributes(&who.caller(), inode, fields, fh).await?;
+            adapter.page_cache.saw(&attributes);
+            Ok(attributes)
+        };
+        self.serve("setattr", reply, work, |reply, attributes| {
+            reply.attr(&TIME_TO_LIVE, &file_attributes(&attributes));
+        });
+    }
+
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let work = move |adapter: Arc<Adapter>| async move {
+            Ok(adapter.client.readlink(&who.caller(), inode).await?)
+        };
+        self.serve("readlink", reply, work, |reply, target: Vec<u8>| reply.data(&target));
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let kind = FileKind::from_mode(mode)
+            .filter(|kind| !matches!(kind, FileKind::Directory | FileKind::Symlink));
+        let Some(kind) = kind else { return reply.error(Errno::EINVAL) };
+        let permissions = convert::new_permissions(mode, umask);
+        let device = u64::from(rdev);
+        let new = NewObject { kind, device, ..NewObject::file(permissions) };
+        self.make("mknod", req, (parent, name), new, reply);
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = NewObject::directory(convert::new_permissions(mode, umask));
+        self.make("mkdir", req, (parent, name), new, reply);
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let new = NewObject::symlink(target.as_os_str().as_bytes());
+        self.make("symlink", req, (parent, link_name), new, reply);
+    }
+
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        self.serve_empty("unlink", reply, move |adapter| async move {
+            adapter.client.unlink(&who.caller(), parent, &name).await
+        });
+    }
+
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        self.serve_empty("rmdir", reply, move |adapter| async move {
+            adapter.client.rmdir(&who.caller(), parent, &name).await
+        });
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let who = Requester::of(req);
+        let (parent, name) = (inode_id(parent), owned(name));
+        let (new_parent, new_name) = (inode_id(newparent), owned(newname));
+        self.serve_empty("rename", reply, move |adapter| async move {
+            let mode = convert::rename_mode(flags)?;
+            let (from, to) = ((parent, name.as_slice()), (new_parent, new_name.as_slice()));
+            adapter.client.rename(&who.caller(), from, to, mode).await
+        });
+    }
+
+    fn link(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (parent, name) = (inode_id(newparent), owned(newname));
+        self.serve_entry("link", reply, move |adapter| async move {
+            adapter.client.link(&who.caller(), inode, parent, &name).await
+        });
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let opening = convert::opening(flags.0);
+        let work = move |adapter: Arc<Adapter>| async move {
+            adapter.open(who.caller(), inode, opening).await
+        };
+        self.serve("open", reply, work, |reply, opened| reply.opened(opened.number, opened.flags));
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        let permissions = convert::new_permissions(mode, umask);
+        let opening = convert::opening(flags);
+        let work = move |adapter: Arc<Adapter>| async move {
+            adapter.create(who.caller(), parent, &name, permissions, opening).await
+        };
+        self.serve("create", reply, work, |reply, (attributes, opened)| {
+            let attributes = file_attributes(&attributes);
+            reply.created(&TIME_TO_LIVE, &attributes, GENERATION, opened.number, opened.flags);
+        });
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let inode = inode_id(ino);
+        let work =
+            move |adapter: Arc<Adapter>| async move { adapter.read(inode, fh, offset, size).await };
+        self.serve("read", reply, work, |reply, data: Bytes| reply.data(&data));
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let inode = inode_id(ino);
+        // The buffer belongs to fuser, which reads the next request into it.
+        let data = Bytes::copy_from_slice(data);
+        let work = move |adapter: Arc<Adapter>| async move {
+            adapter.write(inode, fh, offset, data, write_flags).await
+        };
+        self.serve("write", reply, work, |reply, written| reply.written(written));
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        self.serve_empty("flush", reply, move |adapter| async move { adapter.flush(fh).await });
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.serve_empty("release", reply, move |adapter| async move { adapter.release(fh).await });
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.serve_empty(
+            "fsync",
+            reply,
+            move |adapter| async move { adapter.sync(fh, datasync).await },
+        );
+    }
+
+    fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let work = move |adapter: Arc<Adapter>| async move {
+            adapter.open_directory(who.caller(), inode).await
+        };
+        self.serve("opendir", reply, work, |reply, number| {
+            reply.opened(number, fuser::FopenFlags::empty());
+        });
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        self.serve_listing(fh, offset, reply);
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        let work = move |adapter: Arc<Adapter>| async move {
+            adapter.list_with_attributes(fh, offset).await
+        };
+        self.serve("readdirplus", reply, work, move |mut reply, (mut page, own, parent)| {
+            let directory = own.inode;
+            let mut put = |_, cookie, name: &[u8], entry: Option<&Entry>| {
+                let attributes = match (cookie, entry) {
+                    (COOKIE_DOT, _) => Some(&own),
+                    (COOKIE_DOT_DOT, _) => Some(&parent),
+                    (_, entry) => entry.and_then(|entry| entry.attributes.as_ref()),
+                };
+                // The adapter has left out what has none.
+                let Some(attributes) = attributes.map(file_attributes) else { return false };
+                let name = OsStr::from_bytes(name);
+                reply.add(attributes.ino, cookie, name, &TIME_TO_LIVE, &attributes, GENERATION)
+            };
+            fill(offset, directory, &mut page, &mut put);
+            reply.ok();
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        match self.adapter.directories.remove(fh) {
+            Ok(_) => reply.ok(),
+            Err(failure) => reply.error(Failure::from(failure).errno()),
+        }
+    }
+
+    /// Every change of a directory is on the disks of a majority before it is answered.
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let work = |adapter: Arc<Adapter>| async move { Ok(adapter.client.statfs().await?) };
+        self.serve("statfs", reply, work, |reply, usage| {
+            let room = convert::room(&usage);
+            let (block, name) = (convert::STATFS_BLOCK_BYTES, limits::NAME_BYTES_MAX as u32);
+            let (files, files_free) = (room.files, room.files_free);
+            reply.statfs(
+                room.blocks,
+                room.free,
+                room.available,
+                files,
+                files_free,
+                block,
+                name,
+                block,
+            );
+        });
+    }
+
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (who, inode, name) = (Requester::of(req), inode_id(ino), owned(name));
+        let value = Bytes::copy_from_slice(value);
+        self.serve_empty("setxattr", reply, move |adapter| async move {
+            let mode = convert::xattr_mode(flags)?;
+            adapter.client.setxattr(&who.caller(), inode, &name, value, mode).await
+        });
+    }
+
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let (who, inode, name) = (Requester::of(req), inode_id(ino), owned(name));
+        let work = move |adapter: Arc<Adapter>| async move {
+            let value = adapter.client.getxattr(&who.caller(), inode, &name).await?;
+            Ok(convert::xattr_reply(value, size)?)
+        };
+        self.serve("getxattr", reply, work, answer_xattr);
+    }
+
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let work = move |adapter: Arc<Adapter>| async move {
+            let names = adapter.client.listxattr(&who.caller(), inode).await?;
+            Ok(convert::xattr_reply(convert::xattr_list(&names), size)?)
+        };
+        self.serve("listxattr", reply, work, answer_xattr);
+    }
+
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (who, inode, name) = (Requester::of(req), inode_id(ino), owned(name));
+        self.serve_empty("removexattr", reply, move |adapter| async move {
+            adapter.client.removexattr(&who.caller(), inode, &name).await
+        });
+    }
+
+    fn access(&self, req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let mask = mask.bits() as u32;
+        self.serve_empty("access", reply, move |adapter| async move {
+            adapter.client.access(&who.caller(), inode, mask).await
+        });
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    /// `ENOSYS` tells the kernel not to ask again: files are always ready.
+    fn poll(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _ph: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    /// `ENOSYS` tells the kernel not to ask again: programs get `EOPNOTSUPP`, on which
+    /// `posix_fallocate` writes zeros instead.
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    /// `ENOSYS` tells the kernel not to ask again: it takes the whole file for data.
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    /// `ENOSYS` tells the kernel not to ask again: it reads and writes.
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        _fh_in: FileHandle,
+        _offset_in: u64,
+        _ino_out: INodeNo,
+        _fh_out: FileHandle,
+        _offset_out: u64,
+        _len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+}
+
+fn answer_xattr<T: AsRef<[u8]>>(reply: ReplyXattr, value: XattrReply<T>) {
+    match value {
+        XattrReply::Size(size) => reply.size(size),
+        XattrReply::Bytes(bytes) => reply.data(bytes.as_ref()),
+    }
+}
