@@ -1,0 +1,129 @@
+//! The direction of dependencies between the crates, and rules about the source as a whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie below the root").to_owned()
+}
+
+/// Which of our crates each crate uses (without what only its own tests use).
+fn arrows() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let short = |name: &str| name.strip_prefix("ministry-").unwrap_or(name).to_owned();
+    let packages = metadata["packages"].as_array().expect("packages");
+    packages
+        .iter()
+        .map(|package| {
+            let dependencies = package["dependencies"].as_array().expect("dependencies");
+            let ours = dependencies
+                .iter()
+                .filter(|dependency| dependency["kind"].is_null())
+                .filter_map(|dependency| dependency["name"].as_str())
+                .filter(|name| name.starts_with("ministry"))
+                .map(short);
+            (short(package["name"].as_str().expect("name")), ours.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn dependencies_point_in_one_direction() {
+    let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("types", &[][..]),
+        ("wire", &["types"]),
+        ("transport", &["types", "wire"]),
+        ("namespace", &["types"]),
+        ("storage", &["types", "telemetry"]),
+        ("telemetry", &[]),
+        ("raft", &["types", "wire", "transport", "namespace", "storage", "telemetry"]),
+        (
+            "roles",
+            &["types", "wire", "transport", "namespace", "storage", "raft", "telemetry"],
+        ),
+        ("client", &["types", "wire", "transport", "telemetry"]),
+        ("fuse", &["types", "wire", "client", "telemetry"]),
+        (
+            "ministryd",
+            &["types", "wire", "transport", "storage", "raft", "roles", "telemetry"],
+        ),
+        (
+            "ministryctl",
+            &["types", "wire", "transport", "client", "fuse", "telemetry", "storage"],
+        ),
+    ]);
+    for (name, uses) in arrows() {
+        if name == "tests" {
+            continue;
+        }
+        let allowed = allowed.get(name.as_str());
+        let allowed = allowed.unwrap_or_else(|| panic!("{name} is not in the table of arrows"));
+        for other in uses {
+            assert!(allowed.contains(&other.as_str()), "{name} must not use {other}");
+        }
+    }
+}
+
+fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push((path.clone(), std::fs::read_to_string(&path).expect("text")));
+        }
+    }
+}
+
+fn all_sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for folder in ["src", "raft", "roles"] {
+        sources(&root().join(folder), &mut found);
+    }
+    assert!(found.len() > 50, "the sources were found");
+    found
+}
+
+#[test]
+fn openraft_is_named_in_the_raft_crate_alone() {
+    for (path, text) in all_sources() {
+        let in_raft = path.starts_with(root().join("raft"));
+        assert!(in_raft || !text.contains("openraft::"), "{} names openraft", path.display());
+    }
+}
+
+#[test]
+fn clock_and_network_are_passed_into_the_state_machines_and_the_offices() {
+    let forbidden = ["SystemTime::now", "std::time::Instant::now", "tokio::net::", "thread_rng"];
+    for (path, text) in all_sources() {
+        let pure = ["src/namespace", "src/types", "roles", "raft"];
+        if !pure.iter().any(|folder| path.starts_with(root().join(folder))) {
+            continue;
+        }
+        for word in forbidden {
+            assert!(!text.contains(word), "{} names {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_metric_in_the_code_is_declared() {
+    let declared: BTreeSet<&str> =
+        ministry_telemetry::names::ALL.iter().map(|metric| metric.name).collect();
+    for (path, text) in all_sources() {
+        for macro_name in ["counter!(", "gauge!(", "histogram!("] {
+            for use_of in text.split(macro_name).skip(1) {
+                let Some(rest) = use_of.trim_start().strip_prefix('"') else { continue };
+                let name = rest.split('"').next().unwrap_or_default();
+                assert!(declared.contains(name), "{}: {name} is not declared", path.display());
+            }
+        }
+    }
+}
