@@ -84,3 +84,15 @@ unmount_lazily() {
         fusermount3 -uz -- "$1" 2>/dev/null
     fi
 }
+
+# One up or down at a time for a state folder. The lock goes with this process: what it starts in
+# the background is started with 9>&-.
+lock_state() {
+    exec 9>"$STATE/lock"
+    flock -n 9 || refuse "another deploy/local/up or down is at work in $STATE: wait for it"
+}
+
+# The flag that names the state folder, where it is not the default.
+state_flag() {
+    [[ "$STATE" == "$STATE_DEFAULT" ]] || printf ' --state %q' "$STATE"
+}

@@ -126,7 +126,7 @@ pub(crate) fn raft_config(settings: &Settings, kind: GroupKind) -> Result<Arc<Co
         api_channel_size: Some(4096),
         notification_channel_size: Some(4096),
         state_machine_channel_size: Some(256),
-        enable_elect: true,
+        enable_elect: false,
         enable_pre_vote: Some(true),
         // A restarted leader that resumed would serve without having been appointed.
         enable_leader_restore: Some(false),

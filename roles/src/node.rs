@@ -296,6 +296,11 @@ impl NodeContext {
             .standing
             .as_ref()
             .is_some_and(|(known, task)| *known == appointment && !task.is_finished());
+        if !stands && office.reigned() >= epoch {
+            // Its reign has begun before: it was this node's until it was restarted or lost the
+            // lead. A reign is not taken up again, a new one begins.
+            return Err(NodeRefusal::OutOfDate(office.reigned()));
+        }
         if !stands {
             let told = appointment.clone();
             let task = tokio::spawn(async move { office.stand(&told).await });

@@ -85,6 +85,11 @@ impl Office {
         (epoch > Epoch(0) && reigns && self.group.status().is_leader).then_some(epoch)
     }
 
+    /// The newest reign that was applied here, whoever's it is.
+    pub fn reigned(&self) -> Epoch {
+        self.machine.reign().map_or(Epoch(0), |(epoch, _)| epoch)
+    }
+
     /// How the ministry stands here, for the president.
     pub fn report(&self) -> GroupReport {
         let status = self.group.status();
@@ -96,7 +101,7 @@ impl Office {
             applied: status.applied,
             term: status.term,
             serving: self.serves(),
-            reign: self.machine.reign().map_or(Epoch(0), |(epoch, _)| epoch),
+            reign: self.reigned(),
             initialised: status.initialised,
             ranges_known: known,
             ranges_left: left,

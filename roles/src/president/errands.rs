@@ -104,7 +104,8 @@ impl Errands {
     pub fn appointments(&mut self, government: &Government, sights: &BTreeMap<NodeId, Sight>) {
         for (id, ministry) in government.ministries() {
             let Some(minister) = ministry.minister else { continue };
-            if serves(sights, *id, ministry) {
+            // A reign that has begun and is not served any more is over: a new appointment is due.
+            if serves(sights, *id, ministry) || has_reigned(sights, *id, ministry) {
                 continue;
             }
             let appointment = Appointment {
@@ -146,6 +147,13 @@ fn serves(sights: &BTreeMap<NodeId, Sight>, id: MinistryId, ministry: &Ministry)
     let Some(sight) = sight.filter(|sight| sight.age < SUSPECT_AFTER) else { return false };
     let group = sight.report.groups.iter().find(|report| report.group == id.group());
     group.is_some_and(|report| report.serving == Some(ministry.epoch))
+}
+
+/// Whether the minister has begun the reign of the epoch in force, as far as it last said.
+fn has_reigned(sights: &BTreeMap<NodeId, Sight>, id: MinistryId, ministry: &Ministry) -> bool {
+    let sight = ministry.minister.and_then(|node| sights.get(&node));
+    let report = sight.map(|sight| sight.report.groups.iter());
+    report.into_iter().flatten().any(|r| r.group == id.group() && r.reign >= ministry.epoch)
 }
 
 async fn tell(node: &Arc<NodeContext>, appointment: Appointment) {

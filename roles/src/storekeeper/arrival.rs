@@ -38,7 +38,8 @@ pub(super) fn check_office(
         }
         return Ok(Vec::new());
     }
-    if group.master() != Some(me) {
+    // A master that lacks acknowledged writes must not serve; the next map names another.
+    if group.master() != Some(me) || !group.in_sync.contains(&me) {
         return Err(wrong());
     }
     Ok(others_in_sync(group, me))

@@ -28,6 +28,9 @@ use super::sources::Caller;
 
 /// How long an answer may take to be sent.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection without requests for so long is closed: its peer may be gone without a word, and
+/// one that is not connects anew when it needs to.
+const IDLE_MAX: Duration = Duration::from_secs(15 * 60);
 /// How long a request waits for memory before it is refused as busy.
 const ROOM_PATIENCE: Duration = Duration::from_millis(200);
 /// What a request takes beside its payload.
@@ -96,7 +99,8 @@ async fn take_requests(
     queue: mpsc::Sender<Outgoing>,
 ) -> Result<(), FrameError> {
     let slots = Arc::new(Semaphore::new(DATA_REQUESTS_PER_STREAM_MAX));
-    while let Some(lengths) = reader.lengths().await? {
+    while let Ok(next) = timeout(IDLE_MAX, reader.lengths()).await {
+        let Some(lengths) = next? else { return Ok(()) };
         let permit = Arc::clone(&slots).acquire_owned().await.expect("the slots stay open");
         let depth = Counted::new("ministry_storekeeper_queue_depth");
         let slot = Slot { _permit: permit, room: None, _depth: depth };

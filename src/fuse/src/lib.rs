@@ -33,5 +33,6 @@ pub mod mount;
 pub mod mount_table;
 mod page_cache;
 mod requester;
+mod service;
 
 pub use mount::{Mount, MountError, MountOptions, Unmount, unmount_path};

@@ -28,8 +28,8 @@ use tokio::sync::watch;
 
 use crate::adapter::Adapter;
 use crate::capabilities::Tuning;
-use crate::filesystem::MinistryFilesystem;
 use crate::mount_table::{self, FILE_SYSTEM_TYPE};
+use crate::service::MinistryFilesystem;
 
 const FUSE_DEVICE: &str = "/dev/fuse";
 

@@ -42,7 +42,8 @@ pub enum Command {
         /// First number, and the one after the last.
         ranges: Vec<(InodeId, InodeId)>,
     },
-    /// A client opens its standing with the ministry. Open already: nothing.
+    /// A client opens its standing with the ministry. Open already: nothing. A number that is
+    /// another client's answers [`CommandReply::UnknownSession`].
     OpenSession {
         /// The reign.
         epoch: Epoch,

@@ -155,7 +155,7 @@ fn a_report_counts_each_chunk_once_and_a_cut_takes_it_back() {
     assert_eq!(world.stat(inode).allocated_bytes, CHUNK + 8192, "growing allocates nothing");
     world.set(inode, size(0)).unwrap();
     assert_eq!(world.stat(inode).allocated_bytes, 0);
-    assert_eq!(report(&mut world, inode, 0..0, &[(0, 1)]).is_ok(), true);
+    assert!(report(&mut world, inode, 0..0, &[(0, 1)]).is_ok());
     assert_eq!(report(&mut world, inode, 0..5, &[(7, 1)]), Err(Invalid));
 }
 

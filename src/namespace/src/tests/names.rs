@@ -181,7 +181,34 @@ fn names_of_one_hash_live_beside_each_other() {
         batch.put(keys.dentry(ROOT, first + ordinal), crate::command::encode(&record));
     }
     ministry_types::kv::Kv::write(&world.kv, batch).unwrap();
+    // The slot moves on, but no number is used up and nothing half-made is left.
+    let objects = |world: &World| -> Vec<_> {
+        let slot = keys.slot(super::world::SESSION, 0);
+        world.dump().into_iter().filter(|(key, _)| *key != slot).collect()
+    };
+    let before = objects(&world);
     assert_eq!(world.root(create(ROOT, "a", FileKind::Regular, 0)), Err(NoSpace));
+    assert_eq!(objects(&world), before);
+}
+
+#[test]
+fn a_directory_that_changes_its_parent_has_to_be_writable() {
+    let mut world = World::new();
+    world.mode(ROOT, 0o777);
+    let someone = user(1, 1, &[]);
+    let a = world.made(&someone, create(ROOT, "a", FileKind::Directory, 0o755)).inode;
+    world.made(&someone, create(a, "mine", FileKind::Directory, 0o755));
+    world.directory(ROOT, "other");
+    let exchange = RenameMode::Exchange;
+    let there = rename((a, "mine"), (ROOT, "other"), exchange);
+    let back = rename((ROOT, "other"), (a, "mine"), exchange);
+    let away = rename((ROOT, "other"), (a, "other"), RenameMode::Replace);
+    for operation in [there, back, away] {
+        assert_eq!(world.change(&someone, operation), Err(PermissionDenied));
+    }
+    // In its own directory its name is all that changes.
+    let rename = rename((ROOT, "other"), (ROOT, "renamed"), RenameMode::Replace);
+    assert!(world.change(&someone, rename).is_ok());
 }
 
 #[test]

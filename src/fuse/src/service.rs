@@ -1,0 +1,182 @@
+//! Carrying a request out: a task of its own, a deadline, an answer in every case, and measures.
+//!
+//! [`crate::filesystem`] takes requests apart and hands them here.
+//!
+//! What must always hold: every request is answered, once. A task that panics or is dropped drops
+//! its reply, which answers `EIO`; one that takes too long is ended with `ETIMEDOUT`.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{
+    Errno, FileHandle, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+};
+use ministry_types::operations::Entry;
+use ministry_types::{Attributes, FileKind, FsError, limits};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
+
+use crate::adapter::Adapter;
+use crate::capabilities::Tuning;
+use crate::convert::{self, file_attributes};
+use crate::failure::Failure;
+
+/// How long the kernel may take names and attributes for true without asking. Nothing tells us yet
+/// when another client changes them, so not at all: that is what makes mounts coherent.
+pub(crate) const TIME_TO_LIVE: Duration = Duration::ZERO;
+
+/// Inode numbers never come back, so none needs a generation.
+pub(crate) const GENERATION: Generation = Generation(0);
+
+/// The second net below the client's own deadline: a program never waits longer.
+const REQUEST_TIMEOUT: Duration = limits::OPERATION_TIMEOUT.saturating_add(Duration::from_secs(5));
+
+/// Answers a request with an error.
+pub(crate) trait Refuse: Send + 'static {
+    fn refuse(self, errno: Errno);
+}
+
+macro_rules! refuse {
+    ($($reply:ty),*) => {
+        $(impl Refuse for $reply {
+            fn refuse(self, errno: Errno) {
+                self.error(errno);
+            }
+        })*
+    };
+}
+
+refuse!(
+    ReplyAttr,
+    ReplyCreate,
+    ReplyData,
+    ReplyDirectory,
+    ReplyDirectoryPlus,
+    ReplyEmpty,
+    ReplyEntry,
+    ReplyOpen,
+    ReplyStatfs,
+    ReplyWrite,
+    ReplyXattr
+);
+
+/// One request counts as under way for as long as this lives.
+struct UnderWay {
+    operation: &'static str,
+    began: Instant,
+}
+
+impl UnderWay {
+    fn begin(operation: &'static str) -> UnderWay {
+        metrics::gauge!("ministry_fuse_inflight").increment(1.0);
+        UnderWay { operation, began: Instant::now() }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        metrics::gauge!("ministry_fuse_inflight").decrement(1.0);
+        metrics::histogram!("ministry_fuse_operation_seconds", "operation" => self.operation)
+            .record(self.began.elapsed().as_secs_f64());
+    }
+}
+
+/// What fuser serves.
+#[derive(Debug)]
+pub(crate) struct MinistryFilesystem {
+    pub(crate) adapter: Arc<Adapter>,
+    runtime: Handle,
+    pub(crate) tuning: Tuning,
+}
+
+impl MinistryFilesystem {
+    pub(crate) fn new(adapter: Arc<Adapter>, runtime: Handle, tuning: Tuning) -> Self {
+        MinistryFilesystem { adapter, runtime, tuning }
+    }
+
+    /// Carries a request out in a task of its own, under the deadline, and answers it.
+    pub(crate) fn serve<R, T, F>(
+        &self,
+        operation: &'static str,
+        reply: R,
+        work: impl FnOnce(Arc<Adapter>) -> F + Send + 'static,
+        answer: impl FnOnce(R, T) + Send + 'static,
+    ) where
+        R: Refuse,
+        T: Send + 'static,
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        let adapter = Arc::clone(&self.adapter);
+        self.runtime.spawn(async move {
+            let under_way = UnderWay::begin(operation);
+            let result = timeout(REQUEST_TIMEOUT, work(adapter)).await;
+            match result.unwrap_or(Err(Failure::Fs(FsError::TimedOut))) {
+                Ok(value) => answer(reply, value),
+                Err(failure) => {
+                    failure.log(operation);
+                    reply.refuse(failure.errno());
+                }
+            }
+            drop(under_way);
+        });
+    }
+
+    /// As [`MinistryFilesystem::serve`], for what answers a name with its object.
+    pub(crate) fn serve_entry<F>(
+        &self,
+        operation: &'static str,
+        reply: ReplyEntry,
+        work: impl FnOnce(Arc<Adapter>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<Attributes, FsError>> + Send + 'static,
+    {
+        let remember = Arc::clone(&self.adapter);
+        let work = |adapter| async move {
+            let attributes = work(adapter).await?;
+            remember.page_cache.saw(&attributes);
+            Ok(attributes)
+        };
+        self.serve(operation, reply, work, |reply, attributes| {
+            reply.entry(&TIME_TO_LIVE, &file_attributes(&attributes), GENERATION);
+        });
+    }
+
+    /// As [`MinistryFilesystem::serve`], for what answers with nothing.
+    pub(crate) fn serve_empty<F, E>(
+        &self,
+        operation: &'static str,
+        reply: ReplyEmpty,
+        work: impl FnOnce(Arc<Adapter>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Failure>,
+    {
+        let work = |adapter| async move { work(adapter).await.map_err(Into::into) };
+        self.serve(operation, reply, work, |reply: ReplyEmpty, ()| reply.ok());
+    }
+
+    /// Lists names into the reply's buffer.
+    pub(crate) fn serve_listing(&self, number: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let adapter = Arc::clone(&self.adapter);
+        self.runtime.spawn(async move {
+            let under_way = UnderWay::begin("readdir");
+            let put = |inode, cookie, name: &[u8], entry: Option<&Entry>| {
+                let kind = entry.map_or(FileKind::Directory, |entry| entry.kind);
+                let (inode, kind) = (convert::inode_number(inode), convert::file_type(kind));
+                reply.add(inode, cookie, kind, OsStr::from_bytes(name))
+            };
+            let result = timeout(REQUEST_TIMEOUT, adapter.list(number, offset, put)).await;
+            match result.unwrap_or(Err(Failure::Fs(FsError::TimedOut))) {
+                Ok(()) => reply.ok(),
+                Err(failure) => {
+                    failure.log("readdir");
+                    reply.refuse(failure.errno());
+                }
+            }
+            drop(under_way);
+        });
+    }
+}
