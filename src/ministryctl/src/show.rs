@@ -171,7 +171,7 @@ pub fn pgs(all: &[PgOut]) -> String {
 
 /// `events`.
 pub fn events(all: &[EventOut]) -> String {
-    let mut table = table(&["INDEX", "TIME (UTC)", "ORDER", "WHAT", "WHY"]);
+    let mut table = table(&["INDEX", "TIME (UTC)", "ORDER", "ABOUT", "WHAT", "WHY"]);
     for event in all {
         // Seconds are enough for a person; --json has it all.
         let time = event.time.get(..19).unwrap_or(&event.time).replace('T', " ");
@@ -179,6 +179,7 @@ pub fn events(all: &[EventOut]) -> String {
             event.index.to_string(),
             time,
             event.order.clone(),
+            event.subject.clone(),
             event.text.clone(),
             event.reason.clone(),
         ]);
@@ -189,7 +190,8 @@ pub fn events(all: &[EventOut]) -> String {
 /// One order on lines of its own, for `events --follow`.
 pub fn event_line(event: &EventOut) -> String {
     let time = event.time.get(..19).unwrap_or(&event.time).replace('T', " ");
-    let head = format!("{} {time} {}: {}", event.index, event.order, event.text);
+    let about = (&event.order, &event.subject);
+    let head = format!("{} {time} {} {}: {}", event.index, about.0, about.1, event.text);
     wrapped(&format!("{head} ({})", event.reason))
 }
 
@@ -210,7 +212,10 @@ pub fn place(place: &WhereOut) -> String {
     line("clerks", shorts(&ministry.clerks));
     let layout = match (place.layout.as_str(), place.chunk_bytes) {
         ("inline", _) => "in the inode, at every member of the ministry".to_owned(),
-        ("chunked", Some(size)) => format!("{} chunks of {}", place.chunks_total, bytes(size)),
+        ("chunked", Some(size)) => {
+            let plural = if place.chunks_total == 1 { "" } else { "s" };
+            format!("{} chunk{plural} of up to {}", place.chunks_total, bytes(size))
+        }
         _ => "no data of its own".to_owned(),
     };
     line("data", layout);

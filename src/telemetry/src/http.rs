@@ -30,8 +30,7 @@ pub struct Office {
     pub ministry: u64,
     /// `minister` or `clerk`.
     pub role: String,
-    /// Whether the office is exercised now: a minister whose reign has begun, a clerk that
-    /// follows.
+    /// Whether this node serves the ministry as its minister now.
     pub serving: bool,
 }
 
