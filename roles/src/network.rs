@@ -1,14 +1,12 @@
 //! The network as the Raft groups see it: tarpc calls over kept connections at the Raft door.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ministry_raft::{NetworkError, RaftNetwork};
-use ministry_transport::data_stream::DataConnector;
-use ministry_transport::{BoxedStream, CallError, Dialer, Door, Peers, Target};
+use ministry_transport::{CallError, Door, Peers, Target};
 use ministry_types::government::ClusterMap;
 use ministry_types::{GroupId, NodeId};
 use ministry_wire::raft::{RaftDoorClient, RaftReply, RaftRequest};
@@ -54,32 +52,6 @@ impl RaftNetwork for PeerNetwork {
                 error if error.was_not_done() => NetworkError::Unreachable(error.to_string()),
                 error => NetworkError::Broken(error.to_string()),
             })
-        }
-        .boxed()
-    }
-}
-
-/// Opens connections to data doors.
-pub struct DataDoor {
-    dialer: Arc<Dialer>,
-}
-
-impl DataDoor {
-    /// As the identity of this dialer.
-    pub fn new(dialer: Arc<Dialer>) -> DataDoor {
-        DataDoor { dialer }
-    }
-}
-
-impl DataConnector for DataDoor {
-    fn connect(
-        &self,
-        node: NodeId,
-        address: SocketAddr,
-    ) -> BoxFuture<'_, Result<BoxedStream, String>> {
-        async move {
-            let connected = self.dialer.connect(address, Some(node), Door::Data).await;
-            connected.map(|(stream, _)| stream).map_err(|error| error.to_string())
         }
         .boxed()
     }

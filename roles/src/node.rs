@@ -41,7 +41,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::government::{GovernmentMachine, Order, OrderReply, Proposal};
 use crate::minister::{NamespaceMachine, Office, Surroundings};
-use crate::network::{DataDoor, PeerNetwork};
+use crate::network::PeerNetwork;
 use crate::president::sights::Sights;
 use crate::services::Doors;
 use crate::storekeeper::{Storekeeper, Threads};
@@ -131,6 +131,7 @@ pub(crate) struct NodeContext {
     seeds: Vec<SocketAddr>,
     kv: Arc<dyn Kv>,
     chunks: Arc<ChunkStore>,
+    threads: Threads,
     data: Arc<DataStreams>,
     device: String,
     incarnation: u64,
@@ -469,8 +470,8 @@ impl NodeContext {
     async fn watch_disk(self: Arc<Self>) {
         loop {
             let chunks = Arc::clone(&self.chunks);
-            let usage = tokio::task::spawn_blocking(move || chunks.usage()).await;
-            if let Ok(Ok(usage)) = usage {
+            let usage = self.threads.call(move || chunks.usage()).await;
+            if let Some(Ok(usage)) = usage {
                 *self.disk.lock() = DiskReport {
                     device: self.device.clone(),
                     total_bytes: usage.total,
@@ -517,7 +518,7 @@ impl Node {
         let groups = Groups::new(me, parts.log, network, parts.spool, parts.raft, fatal.clone());
         let state = Arc::clone(&government);
         let cluster = groups.start(GroupId::CLUSTER, GroupKind::Elected, state).await?;
-        let data = Arc::new(DataStreams::new(Arc::new(DataDoor::new(dialer)), parts.incarnation));
+        let data = Arc::new(DataStreams::new(dialer, parts.incarnation));
         let hook = fatal.clone();
         let storekeeper = Storekeeper::new(
             me,
@@ -540,6 +541,7 @@ impl Node {
             seeds: parts.seeds,
             kv: parts.kv,
             chunks: parts.chunks,
+            threads: parts.threads,
             data,
             device: parts.device,
             incarnation: parts.incarnation,
@@ -602,7 +604,7 @@ impl Node {
         self.context.groups.shutdown().await;
         let kv = Arc::clone(&self.context.kv);
         let chunks = Arc::clone(&self.context.chunks);
-        let flushed = tokio::task::spawn_blocking(move || {
+        let flushed = self.context.threads.call(move || {
             if let Err(error) = kv.flush() {
                 tracing::error!(%error, "the state could not be flushed");
             }
@@ -610,6 +612,6 @@ impl Node {
                 tracing::error!(%error, "the chunk store could not be closed in order");
             }
         });
-        let _done_or_panicked = flushed.await.is_ok();
+        let _done_or_panicked = flushed.await.is_some();
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ministry_types::government::MinistryCondition;
 use ministry_types::limits::{INODE_RANGES_AHEAD, SUSPECT_AFTER};
-use ministry_types::{Epoch, LogIndex, MinistryId, NodeId, Term};
+use ministry_types::{Epoch, LogPosition, MinistryId, NodeId};
 
 use super::view::{Decision, View};
 use crate::government::{Ministry, Order};
@@ -102,14 +102,14 @@ fn successor(
     ministry: &Ministry,
 ) -> Result<(NodeId, String), String> {
     let never_reigned = ministry.epoch == Epoch(0);
-    let rank = |node: NodeId| match view.group(node, id) {
-        Some(report) => Some(report.last_log.rank()),
+    let last = |node: NodeId| match view.group(node, id) {
+        Some(report) => Some(report.last_log),
         // A member of a new ministry may not have opened it yet: its log is empty.
-        None if never_reigned && view.answers(node) => Some((Term(0), LogIndex(0))),
+        None if never_reigned && view.answers(node) => Some(LogPosition::default()),
         None => None,
     };
-    let answers: Vec<(NodeId, (Term, LogIndex))> =
-        ministry.members.iter().filter_map(|node| Some((*node, rank(*node)?))).collect();
+    let answers: Vec<(NodeId, LogPosition)> =
+        ministry.members.iter().filter_map(|node| Some((*node, last(*node)?))).collect();
     let majority = ministry.members.len() / 2 + 1;
     if answers.len() < majority {
         let missing: Vec<String> = ministry
@@ -128,16 +128,18 @@ fn successor(
     let reigns = |node: NodeId| {
         view.government.ministries().values().filter(|m| m.minister == Some(node)).count()
     };
-    let (chosen, (term, index)) = answers
+    let (chosen, position) = answers
         .iter()
         .copied()
-        .max_by_key(|(node, rank)| {
+        .max_by_key(|(node, last)| {
             let stays = ministry.minister == Some(*node);
-            (*rank, stays, Reverse((*node == view.me, reigns(*node), *node)))
+            // The whole position, as the members compare it when they vote: there may have been
+            // two leaders in one term.
+            (*last, stays, Reverse((*node == view.me, reigns(*node), *node)))
         })
         .expect("a majority is not empty");
     let how = format!(
-        "{} holds the last entry ({term}, {index}) among {} of {} members that answer",
+        "{} holds the last entry ({position}) among {} of {} members that answer",
         chosen.short(),
         answers.len(),
         ministry.members.len()

@@ -17,6 +17,8 @@ mod errands;
 pub(crate) mod office;
 pub mod placement;
 pub mod sights;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use view::{Decision, Sight, View, plan};

@@ -35,6 +35,19 @@ pub enum Threads {
     InPlace,
 }
 
+impl Threads {
+    /// Makes a call that may block. `None`: it panicked, or the runtime ends.
+    pub async fn call<T: Send + 'static>(
+        self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        match self {
+            Threads::InPlace => Some(call()),
+            Threads::Blocking => tokio::task::spawn_blocking(call).await.ok(),
+        }
+    }
+}
+
 pub(super) struct Local {
     store: Arc<ChunkStore>,
     threads: Threads,

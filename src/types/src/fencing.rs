@@ -53,7 +53,9 @@ ordinal!(
     Era
 );
 
-/// Where an entry stands in one group's log: first by term, then by index.
+/// Where an entry stands in one group's log. The order is that of succession: members compare the
+/// *last* position they hold, by term, then leader, then index. Choosing by what is known to be
+/// committed would lose acknowledged changes, since that knowledge lags.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
 )]
@@ -64,14 +66,6 @@ pub struct LogPosition {
     pub leader: NodeId,
     /// Index in the log.
     pub index: LogIndex,
-}
-
-impl LogPosition {
-    /// What succession compares: the *last* (term, index) a member holds. Choosing by what is
-    /// known to be committed would lose acknowledged changes, since that knowledge lags.
-    pub fn rank(&self) -> (Term, LogIndex) {
-        (self.term, self.index)
-    }
 }
 
 impl fmt::Display for LogPosition {
