@@ -181,7 +181,7 @@ mod tests {
     async fn the_pages_answer_and_the_status_follows_the_health() {
         let recorder = recorder::recorder().unwrap();
         metrics::with_local_recorder(&recorder, || {
-            metrics::counter!("ministry_test_things_total").increment(3);
+            metrics::counter!("ministry_president_orders_total").increment(3);
         });
         let well = Arc::new(AtomicBool::new(true));
         let seen = Arc::clone(&well);
@@ -194,7 +194,7 @@ mod tests {
             let _ = stopped.await;
         }));
 
-        assert!(fetch(address, "/metrics").await.contains("ministry_test_things_total 3"));
+        assert!(fetch(address, "/metrics").await.contains("ministry_president_orders_total 3"));
         assert!(fetch(address, "/health").await.starts_with("HTTP/1.1 200"));
         well.store(false, Ordering::Relaxed);
         let ill = fetch(address, "/health").await;

@@ -92,10 +92,16 @@ mod tests {
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
             names::describe_all();
-            metrics::histogram!("ministry_test_wait_seconds").record(0.003);
+            metrics::histogram!("ministry_client_operation_seconds").record(0.003);
         });
         let page = handle.render();
-        assert!(page.contains("ministry_test_wait_seconds_bucket{le=\"0.0025\"} 0"), "{page}");
-        assert!(page.contains("ministry_test_wait_seconds_bucket{le=\"0.005\"} 1"), "{page}");
+        assert!(
+            page.contains("ministry_client_operation_seconds_bucket{le=\"0.0025\"} 0"),
+            "{page}"
+        );
+        assert!(
+            page.contains("ministry_client_operation_seconds_bucket{le=\"0.005\"} 1"),
+            "{page}"
+        );
     }
 }

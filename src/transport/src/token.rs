@@ -1,6 +1,6 @@
 //! The join token: one line that a person copies to a new machine.
 //!
-//! `ministryctl token create` prints one; `ministryd` and `ministryctl` read it ([`crate::join`]).
+//! `ministryctl invite` prints one; `ministryd` and `ministryctl` read it ([`crate::join`]).
 //! It carries the hash of the authority's certificate, so that the newcomer knows the cluster
 //! before it says the secret; the cluster log keeps only the hash of the secret.
 //!

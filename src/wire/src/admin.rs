@@ -84,7 +84,11 @@ pub trait Admin {
     /// The history from an index of the cluster log on, oldest first, at most `max`.
     async fn events(from: LogIndex, max: u32) -> Vec<Event>;
     /// Makes `count` one-time tokens.
-    async fn invite(role: InviteRole, life: Duration, count: u32) -> Result<Vec<Invitation>, AdminError>;
+    async fn invite(
+        role: InviteRole,
+        life: Duration,
+        count: u32,
+    ) -> Result<Vec<Invitation>, AdminError>;
     /// Makes a ministry for an empty directory; answers as soon as the order is logged: watch it
     /// form in [`Admin::status`].
     async fn create_ministry(root: InodeId, path: String) -> Result<MinistryId, AdminError>;

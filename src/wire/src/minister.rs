@@ -151,7 +151,10 @@ pub trait Ministry {
     /// there was nothing newer.
     async fn map(known: MapVersion, wait: Duration) -> Option<ClusterMap>;
     /// Opens a session, or finds it open.
-    async fn open_session(ministry: MinistryId, session: SessionId) -> Result<KeepAliveReply, Refusal>;
+    async fn open_session(
+        ministry: MinistryId,
+        session: SessionId,
+    ) -> Result<KeepAliveReply, Refusal>;
     /// Ends a session: frees what hung on it.
     async fn close_session(ministry: MinistryId, session: SessionId) -> Result<(), Refusal>;
     /// Renews a session.
