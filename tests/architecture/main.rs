@@ -44,20 +44,11 @@ fn dependencies_point_in_one_direction() {
         ("storage", &["types", "telemetry"]),
         ("telemetry", &[]),
         ("raft", &["types", "wire", "transport", "namespace", "storage", "telemetry"]),
-        (
-            "roles",
-            &["types", "wire", "transport", "namespace", "storage", "raft", "telemetry"],
-        ),
+        ("roles", &["types", "wire", "transport", "namespace", "storage", "raft", "telemetry"]),
         ("client", &["types", "wire", "transport", "telemetry"]),
         ("fuse", &["types", "wire", "client", "telemetry"]),
-        (
-            "ministryd",
-            &["types", "wire", "transport", "storage", "raft", "roles", "telemetry"],
-        ),
-        (
-            "ministryctl",
-            &["types", "wire", "transport", "client", "fuse", "telemetry", "storage"],
-        ),
+        ("ministryd", &["types", "wire", "transport", "storage", "raft", "roles", "telemetry"]),
+        ("ministryctl", &["types", "wire", "transport", "client", "fuse", "telemetry", "storage"]),
     ]);
     for (name, uses) in arrows() {
         if name == "tests" {
@@ -124,6 +115,66 @@ fn every_metric_in_the_code_is_declared() {
                 let name = rest.split('"').next().unwrap_or_default();
                 assert!(declared.contains(name), "{}: {name} is not declared", path.display());
             }
+        }
+    }
+}
+
+/// The reference of the metrics, as it must stand in the documentation.
+fn metrics_page() -> String {
+    let mut page = String::from(
+        "# Metrics\n\nEvery node and, with `--metrics`, every mount shows them at `/metrics` for Prometheus; `/health` \
+         says in JSON\nwhether the process serves. Stable names change only with a note in the changelog.\n\n\
+         This page is made from `src/telemetry/src/names.rs`; \
+         `MINISTRY_UPDATE_DOCS=1 tests/run unit` writes it anew.\n\n\
+         | name | kind | unit | labels | stability | meaning |\n|---|---|---|---|---|---|\n",
+    );
+    for metric in ministry_telemetry::names::ALL {
+        page.push_str(&format!(
+            "| `{}` | {} | {} | {} | {} | {} |\n",
+            metric.name,
+            metric.kind.word(),
+            metric.unit.as_str(),
+            metric.labels.join(", "),
+            metric.stability.word(),
+            metric.help,
+        ));
+    }
+    page
+}
+
+#[test]
+fn the_metrics_page_says_what_the_code_declares() {
+    let path = root().join("docs/reference/metrics.md");
+    if std::env::var_os("MINISTRY_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, metrics_page()).expect("the page can be written");
+    }
+    let page = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(page == metrics_page(), "the page is out of date: set MINISTRY_UPDATE_DOCS=1 once");
+}
+
+#[test]
+fn links_in_the_documentation_lead_somewhere() {
+    let mut pages = vec![root().join("README.md")];
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    for page in pages {
+        let text = std::fs::read_to_string(&page).expect("text");
+        for link in text.split("](").skip(1) {
+            let target = link.split([')', '#']).next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let target_path = page.parent().expect("a folder").join(target);
+            assert!(target_path.exists(), "{} links to {target}", page.display());
         }
     }
 }

@@ -100,6 +100,10 @@ metrics_table! {
         "Memory of the machine that programs may still take.";
     "ministry_build_info" Gauge Count Stable ["version"]
         "Always 1; the label tells the version of the program.";
+    "ministry_transport_call_seconds" Histogram Seconds Stable ["door"]
+        "Time of a call to another node that was answered, connecting included.";
+    "ministry_transport_request_seconds" Histogram Seconds Stable ["request"]
+        "Time in which a request of another process was answered here.";
     "ministry_transport_connections" Gauge Count Stable ["door"]
         "Connections that others have opened to this node.";
     "ministry_transport_refused_total" Counter Count Stable ["reason"]

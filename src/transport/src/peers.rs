@@ -241,7 +241,8 @@ impl Peers {
         F: FnOnce(C, Context) -> Fut,
         Fut: Future<Output = Result<R, RpcError>>,
     {
-        let deadline = Instant::now() + limit;
+        let begun = Instant::now();
+        let deadline = begun + limit;
         let connecting = self.connected::<Req, Resp>(target, door);
         let (channel, health) = timeout_at(deadline, connecting)
             .await
@@ -250,6 +251,8 @@ impl Peers {
         match answer {
             Ok(Ok(answer)) => {
                 health.answered();
+                metrics::histogram!("ministry_transport_call_seconds", "door" => door.name())
+                    .record(begun.elapsed());
                 Ok(answer)
             }
             Ok(Err(error)) => Err(self.call_error(target, limit, error, &health)),

@@ -26,8 +26,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tarpc::context::Context;
 use tarpc::server::{BaseChannel, Channel, Config};
-use tarpc::{RequestName, ServerError};
+use tarpc::{ClientMessage, RequestName, Response, ServerError};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 use crate::stream::BoxedStream;
 
@@ -40,7 +41,7 @@ where
     F: Fn(S, Context, Req) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<Resp, ServerError>> + Send + 'static,
 {
-    let transport = control_transport(stream);
+    let transport = control_transport::<_, ClientMessage<Req>, Response<Resp>>(stream);
     let config = Config { pending_response_buffer: CONTROL_REQUESTS_PER_CONNECTION_MAX };
     let requests = BaseChannel::new(config, transport)
         .max_concurrent_requests(CONTROL_REQUESTS_PER_CONNECTION_MAX)
@@ -61,7 +62,13 @@ where
                 let (service, run) = (service.clone(), run.clone());
                 let answer =
                     tarpc::server::serve(move |context, message| run(service, context, message));
-                running.spawn(request.execute(answer));
+                let name = request.get().message.name().to_owned();
+                running.spawn(async move {
+                    let begun = Instant::now();
+                    request.execute(answer).await;
+                    metrics::histogram!("ministry_transport_request_seconds", "request" => name)
+                        .record(begun.elapsed());
+                });
             }
             Some(Err(error)) => {
                 tracing::debug!(%error, "a connection broke");
