@@ -105,6 +105,7 @@ impl Office {
             initialised: status.initialised,
             ranges_known: known,
             ranges_left: left,
+            objects: self.machine.namespace().objects(self.machine.reader()).unwrap_or(0),
         }
     }
 

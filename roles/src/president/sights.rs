@@ -79,8 +79,18 @@ pub fn usage(sights: &BTreeMap<NodeId, Sight>) -> Option<FsUsage> {
         total_bytes: sum(|disk| disk.total_bytes) / replicas,
         free_bytes: sum(|disk| disk.free_bytes) / replicas,
         available_bytes: sum(|disk| disk.available_bytes) / replicas,
-        inodes: 0,
+        inodes: objects(sights),
     })
+}
+
+/// Objects in all ministries: of each, what the member that has applied most knows.
+fn objects(sights: &BTreeMap<NodeId, Sight>) -> u64 {
+    let mut known = BTreeMap::new();
+    for report in sights.values().flat_map(|sight| &sight.report.groups) {
+        let newest = known.entry(report.group).or_insert((report.applied, report.objects));
+        *newest = (*newest).max((report.applied, report.objects));
+    }
+    known.values().map(|(_, objects)| objects).sum()
 }
 
 /// Since when each appointment in force has not been seen to serve.

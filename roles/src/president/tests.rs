@@ -137,6 +137,7 @@ fn group(
         initialised: true,
         ranges_known: 2,
         ranges_left: 2,
+        objects: 1,
     }
 }
 

@@ -179,6 +179,7 @@ impl Work<'_> {
         if self.records().inode_here(inode)?.is_some() {
             return Ok(());
         }
+        self.count_objects(1)?;
         self.write_inode(&InodeRecord {
             attributes: Attributes {
                 inode,

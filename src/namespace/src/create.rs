@@ -81,6 +81,7 @@ impl Work<'_> {
             self.write_content(inode, new.target.to_vec());
         }
         self.put_name(parent, name, inode, new.kind)?;
+        self.count_objects(1)?;
         Ok(Outcome::Attributes(record.attributes))
     }
 

@@ -16,6 +16,7 @@ const SESSION: u8 = 0x04;
 const SESSION_COUNT: u8 = 0x05;
 const SLOT: u8 = 0x06;
 const AWAITED: u8 = 0x07;
+const OBJECT_COUNT: u8 = 0x08;
 const INODE: u8 = 0x10;
 const CONTENT: u8 = 0x11;
 const DENTRY: u8 = 0x12;
@@ -110,6 +111,10 @@ impl Keys {
 
     pub(crate) fn session_count(self) -> Vec<u8> {
         self.key(SESSION_COUNT, &[])
+    }
+
+    pub(crate) fn object_count(self) -> Vec<u8> {
+        self.key(OBJECT_COUNT, &[])
     }
 
     pub(crate) fn slot(self, session: SessionId, slot: u32) -> Vec<u8> {

@@ -88,6 +88,11 @@ impl Namespace {
         Ok(sessions)
     }
 
+    /// How many objects exist, those without a name included.
+    pub fn objects(&self, state: &dyn KvRead) -> Result<u64, KvError> {
+        Ok(self.records(state).read(&self.keys.object_count())?.unwrap_or(0))
+    }
+
     /// Whether the root directory is here.
     pub fn is_founded(&self, state: &dyn KvRead) -> Result<bool, KvError> {
         self.exists(state, InodeId::ROOT)

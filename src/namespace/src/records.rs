@@ -362,6 +362,15 @@ impl Work<'_> {
     }
 
     /// Writes an object.
+    /// Keeps count of the objects that exist, those without a name included.
+    pub(crate) fn count_objects(&mut self, change: i64) -> Ruled<()> {
+        let key = self.keys.object_count();
+        let count: u64 = self.records().read(&key)?.unwrap_or(0);
+        let count = count.checked_add_signed(change).expect("what is removed was counted");
+        self.write(key, &count);
+        Ok(())
+    }
+
     pub(crate) fn write_inode(&mut self, record: &InodeRecord) {
         self.write(self.keys.inode(record.attributes.inode), record);
     }

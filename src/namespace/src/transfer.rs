@@ -63,6 +63,7 @@ impl Work<'_> {
         let record = encode(&TransferRecord { inode: record, xattrs, name });
         self.state.delete(self.keys.inode(inode));
         self.state.delete(self.keys.xattrs(inode));
+        self.count_objects(-1)?;
         self.write(key, &GivenRecord { to, generation, record: record.clone() });
         Ok(record)
     }
@@ -78,6 +79,7 @@ impl Work<'_> {
             return Ok(());
         }
         self.write_inode(&transfer.inode);
+        self.count_objects(1)?;
         self.put_xattrs(inode, &transfer.xattrs);
         self.write(self.keys.adopted(inode), &AdoptedRecord { generation, name: transfer.name });
         Ok(())

@@ -33,6 +33,8 @@ pub struct GroupReport {
     pub ranges_known: u32,
     /// Inode ranges that it has not begun to use.
     pub ranges_left: u32,
+    /// Objects that the ministry holds.
+    pub objects: u64,
 }
 
 /// Room on the disk below a node's data folder.

@@ -206,3 +206,20 @@ fn a_chunked_orphan_leaves_a_purge_until_storage_has_confirmed() {
     world.must(&Command::PurgesDone { epoch, inodes: vec![inode] });
     assert_eq!(world.rules.pending_purges(&world.kv, 9).unwrap(), []);
 }
+
+#[test]
+fn objects_are_counted_from_their_first_name_until_nobody_has_them_open() {
+    let mut world = World::new();
+    let objects = |world: &World| world.rules.objects(&world.kv).unwrap();
+    let before = objects(&world);
+    world.file(ROOT, "f");
+    assert_eq!(world.root(create(ROOT, "f", FileKind::Regular, 0)), Err(Exists));
+    world.root(create(ROOT, "d", FileKind::Directory, 0o755)).unwrap();
+    assert_eq!(objects(&world), before + 2);
+    let inode = unlink(&mut world, "f");
+    assert_eq!(objects(&world), before + 2, "it may be open");
+    let closed =
+        Command::ConfirmClosed { epoch: Epoch(1), session: SESSION, inodes: vec![inode, inode] };
+    assert_eq!(world.apply(&closed), CommandReply::Done);
+    assert_eq!(objects(&world), before + 1);
+}
