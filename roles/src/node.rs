@@ -11,6 +11,9 @@
 //! When it fails: an error of the disks is reported by [`Node::failed`]; the program then ends,
 //! since nothing after such an error can be trusted.
 
+mod offices;
+mod registration;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,7 +34,7 @@ use ministry_types::government::NodeProfile;
 use ministry_types::kv::Kv;
 use ministry_types::{ClusterId, GroupId, MinistryId, NodeId};
 use ministry_wire::minister::FsUsage;
-use ministry_wire::node::{Appointment, DiskReport, Handover, NodeRefusal, NodeReport};
+use ministry_wire::node::{Appointment, DiskReport, NodeReport};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tarpc::RequestName;
@@ -40,7 +43,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::government::{GovernmentMachine, Order, OrderReply, Proposal};
-use crate::minister::{NamespaceMachine, Office, Surroundings};
+use crate::minister::Office;
 use crate::network::PeerNetwork;
 use crate::president::sights::Sights;
 use crate::services::Doors;
@@ -151,12 +154,8 @@ struct OpenOffice {
     _house: tokio_util::task::AbortOnDropHandle<()>,
 }
 
-/// Between two tries to register.
-const REGISTER_AGAIN: Duration = Duration::from_millis(100);
 /// Between two looks at the disk's room and at the log's purge.
 const DISK_LOOK: Duration = Duration::from_secs(2);
-/// One call between nodes that changes nothing.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl NodeContext {
     /// Whether this node leads the cluster log.
@@ -249,193 +248,6 @@ impl NodeContext {
             }
         };
         self.peers.call(target, Door::Node, limit, request).await
-    }
-
-    /// Opens the office of a ministry that this node is a member of.
-    async fn open_office(self: &Arc<Self>, id: MinistryId) -> Result<Arc<Office>, StartError> {
-        let _only_one = self.opening.lock().await;
-        if let Some(office) = self.office(id) {
-            return Ok(office);
-        }
-        let machine = Arc::new(NamespaceMachine::open(id, Arc::clone(&self.kv))?);
-        let state = Arc::clone(&machine);
-        let group = self.groups.start(id.group(), GroupKind::Appointed, state).await?;
-        let surroundings = Surroundings {
-            me: self.me,
-            clock: Arc::clone(&self.clock),
-            map: self.government.map(),
-            data: Arc::clone(&self.data),
-        };
-        let office = Office::new(id, group, machine, surroundings);
-        let house = tokio::spawn(Arc::clone(&office).keep_house());
-        let open = OpenOffice {
-            office: Arc::clone(&office),
-            standing: None,
-            _house: tokio_util::task::AbortOnDropHandle::new(house),
-        };
-        self.offices.lock().insert(id, open);
-        tracing::info!(ministry = %id, "this node is a member of the ministry");
-        Ok(office)
-    }
-
-    /// Takes an appointment: opens the office if need be, and stands for election in a task of
-    /// the office. Answers at once.
-    pub async fn appoint(self: &Arc<Self>, appointment: Appointment) -> Result<(), NodeRefusal> {
-        let (id, epoch) = (appointment.ministry, appointment.epoch);
-        let failed = |error: StartError| NodeRefusal::Failed(error.to_string());
-        let office = self.open_office(id).await.map_err(failed)?;
-        let newest = office.note(epoch);
-        if newest > epoch {
-            return Err(NodeRefusal::OutOfDate(newest));
-        }
-        if appointment.minister != self.me || office.serves() == Some(epoch) {
-            return Ok(());
-        }
-        let mut offices = self.offices.lock();
-        let Some(open) = offices.get_mut(&id) else { return Ok(()) };
-        let stands = open
-            .standing
-            .as_ref()
-            .is_some_and(|(known, task)| *known == appointment && !task.is_finished());
-        if !stands && office.reigned() >= epoch {
-            // Its reign has begun before: it was this node's until it was restarted or lost the
-            // lead. A reign is not taken up again, a new one begins.
-            return Err(NodeRefusal::OutOfDate(office.reigned()));
-        }
-        if !stands {
-            let told = appointment.clone();
-            let task = tokio::spawn(async move { office.stand(&told).await });
-            let task = tokio_util::task::AbortOnDropHandle::new(task);
-            open.standing = Some((appointment, task));
-        }
-        Ok(())
-    }
-
-    /// A step of a handover that concerns a ministry served here.
-    pub async fn hand_over(&self, step: Handover) -> Result<Vec<u8>, NodeRefusal> {
-        let id = match &step {
-            Handover::Give { from, .. } => *from,
-            Handover::Take { to, .. } => *to,
-        };
-        match self.office(id) {
-            Some(office) => office.hand_over(step).await,
-            None => Err(NodeRefusal::NotServing(id)),
-        }
-    }
-
-    /// Writes a node down, if this node is the president.
-    pub async fn register_at_president(
-        &self,
-        node: NodeId,
-        profile: NodeProfile,
-    ) -> Result<(), NodeRefusal> {
-        let hint = self.cluster.status().leader;
-        if !self.is_president() || !self.government.government().is_founded() {
-            return Err(NodeRefusal::NotPresident { hint });
-        }
-        let reason = "the node registered".to_owned();
-        match self.order(Order::Register { node, profile }, reason).await {
-            Ok(OrderReply::Refused(why)) => Err(NodeRefusal::Failed(why)),
-            Ok(_) => Ok(()),
-            Err(_) => Err(NodeRefusal::NotPresident { hint: None }),
-        }
-    }
-
-    fn is_registered(&self) -> bool {
-        let map = self.government.map();
-        let map = map.borrow();
-        map.nodes.get(&self.me).is_some_and(|entry| entry.profile == self.profile)
-    }
-
-    /// Registers this node until the cluster log shows its profile.
-    async fn register(self: Arc<Self>) {
-        let mut hint: Option<NodeId> = None;
-        while !self.is_registered() {
-            if self.is_president() {
-                let written = self.register_at_president(self.me, self.profile.clone()).await;
-                if let Err(refusal) = written {
-                    tracing::debug!(%refusal, "not registered yet");
-                }
-            } else {
-                hint = self.register_elsewhere(hint).await;
-            }
-            tokio::time::sleep(REGISTER_AGAIN).await;
-        }
-        tracing::info!("this node is registered");
-    }
-
-    /// Asks every known address once; answers who the president is said to be.
-    async fn register_elsewhere(&self, hint: Option<NodeId>) -> Option<NodeId> {
-        let map = self.government.map().borrow().clone();
-        let hinted = hint.and_then(|node| map.address(node));
-        let known = map.nodes.values().map(|entry| entry.profile.address);
-        let own = self.profile.address;
-        let mut asked = BTreeSet::new();
-        let mut heard = None;
-        for address in hinted.into_iter().chain(self.seeds.iter().copied()).chain(known) {
-            if address == own || !asked.insert(address) {
-                continue;
-            }
-            let (me, profile) = (self.me, self.profile.clone());
-            let call = self.peers.call(
-                Target::any(address),
-                Door::Node,
-                CALL_TIMEOUT,
-                |client: ministry_wire::node::NodeClient, context| async move {
-                    client.register(context, me, profile).await
-                },
-            );
-            match call.await {
-                Ok(Ok(())) => return heard,
-                Ok(Err(NodeRefusal::NotPresident { hint })) => heard = hint.or(heard),
-                Ok(Err(refusal)) => tracing::warn!(%address, %refusal, "not registered"),
-                Err(error) => tracing::debug!(%address, %error, "not registered"),
-            }
-        }
-        heard
-    }
-
-    /// Opens the offices that the map gives to this node, and closes those of ministries that are
-    /// no more.
-    async fn follow_map(self: Arc<Self>) {
-        let mut map = self.government.map();
-        loop {
-            let current = map.borrow_and_update().clone();
-            for (id, entry) in &current.ministries {
-                if !entry.members.contains(&self.me) {
-                    continue;
-                }
-                match self.open_office(*id).await {
-                    Ok(office) => {
-                        office.note(entry.epoch);
-                    }
-                    Err(error) => {
-                        let reason = format!("ministry {id} does not start: {error}");
-                        return self.fatal.report(reason);
-                    }
-                }
-            }
-            let gone: Vec<MinistryId> = {
-                let offices = self.offices.lock();
-                let gone = offices.keys().filter(|id| !current.ministries.contains_key(id));
-                gone.copied()
-                    .filter(|id| current.version > Default::default() && id.0 > 0)
-                    .collect()
-            };
-            for id in gone {
-                // An appointment may have come before the order that made the ministry.
-                if self.office(id).is_some_and(|office| office.serves().is_none())
-                    && self.government.government().next_ministry() > id
-                {
-                    self.offices.lock().remove(&id);
-                    self.groups.stop(id.group()).await;
-                    tracing::info!(ministry = %id, "the ministry is dissolved");
-                }
-            }
-            if map.changed().await.is_err() {
-                return;
-            }
-        }
     }
 
     /// Keeps the list of refused certificates equal to the government's.
