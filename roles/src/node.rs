@@ -32,6 +32,7 @@ use ministry_transport::{
 };
 use ministry_types::government::NodeProfile;
 use ministry_types::kv::Kv;
+use ministry_types::limits::ATTEMPT_TIMEOUT;
 use ministry_types::{ClusterId, GroupId, MinistryId, NodeId};
 use ministry_wire::minister::FsUsage;
 use ministry_wire::node::{Appointment, DiskReport, NodeReport};
@@ -40,6 +41,7 @@ use serde::de::DeserializeOwned;
 use tarpc::RequestName;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::government::{GovernmentMachine, Order, OrderReply, Proposal};
@@ -207,12 +209,15 @@ impl NodeContext {
         }
     }
 
-    /// Puts an order into the cluster log.
+    /// Puts an order into the cluster log, within [`ATTEMPT_TIMEOUT`]: an entry that is neither
+    /// committed nor overwritten, because this node was cut off, would be waited for without end.
     ///
     /// Cancel safety: the order may be given all the same.
     pub async fn order(&self, order: Order, reason: String) -> Result<OrderReply, OrderError> {
         let proposal = Proposal { president: self.me, time: self.clock.now(), reason, order };
-        let proposed = self.cluster.propose(Bytes::from(proposal.encode())).await;
+        let proposed = self.cluster.propose(Bytes::from(proposal.encode()));
+        let proposed =
+            timeout(ATTEMPT_TIMEOUT, proposed).await.unwrap_or(Err(ProposeError::Unknown));
         let proposed = proposed.map_err(|error| match error {
             ProposeError::NotLeader { .. } | ProposeError::Busy | ProposeError::TooLarge(_) => {
                 OrderError::NotPresident

@@ -18,7 +18,7 @@ use ministry_wire::minister::{
 };
 use ministry_wire::node::{GroupReport, Handover, NodeRefusal};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::machine::NamespaceMachine;
 use super::sessions::Sessions;
@@ -153,7 +153,7 @@ impl Office {
         Ok(epoch)
     }
 
-    /// Puts a command into the log and answers what `apply` said.
+    /// Puts a command into the log and answers what `apply` said, within [`ATTEMPT_TIMEOUT`].
     ///
     /// Cancel safety: the command may be carried out all the same; ask again under the same
     /// identity.
@@ -161,7 +161,9 @@ impl Office {
         &self,
         command: &Command,
     ) -> Result<(LogIndex, CommandReply), Refusal> {
-        let proposed = self.group.propose(Bytes::from(command.encode())).await;
+        let proposed = self.group.propose(Bytes::from(command.encode()));
+        let proposed =
+            timeout(ATTEMPT_TIMEOUT, proposed).await.unwrap_or(Err(ProposeError::Unknown));
         let Proposed { position, reply } = proposed.map_err(|error| match error {
             ProposeError::NotLeader { .. } => self.not_minister(),
             ProposeError::Busy => Refusal::Busy { retry_after: Duration::from_millis(20) },

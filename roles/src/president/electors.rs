@@ -12,7 +12,7 @@ use crate::government::Order;
 /// most [`ELECTORS_MAX`]. It never removes one: an elector that is down still counts in the
 /// majority, and taking it out because it is silent is what splits a brain.
 pub fn plan(view: &View<'_>) -> Option<Decision> {
-    let present = view.government.electors();
+    let mut present = view.government.electors().clone();
     let answering = view.answering();
     let registered: BTreeSet<NodeId> = view
         .government
@@ -20,13 +20,21 @@ pub fn plan(view: &View<'_>) -> Option<Decision> {
         .map(|(node, _, _)| node)
         .filter(|n| answering.contains(n))
         .collect();
+    if present.is_empty() {
+        // The founder votes already. Electors without it would depose it before anybody knows its
+        // address, and it would never hear of it.
+        if !registered.contains(&view.me) {
+            return None;
+        }
+        present.insert(view.me);
+    }
     let possible = present.union(&registered).count().min(ELECTORS_MAX);
     // The largest odd number: an even one survives no more losses.
     let target = possible.saturating_sub(1) | 1;
-    if possible == 0 || present.len() >= target {
+    if view.government.electors().len() >= target {
         return None;
     }
-    let mut electors = present.clone();
+    let mut electors = present;
     for node in registered {
         if electors.len() < target {
             electors.insert(node);
@@ -37,7 +45,7 @@ pub fn plan(view: &View<'_>) -> Option<Decision> {
         answering.len(),
         electors.len(),
         electors.len() / 2,
-        present.len(),
+        view.government.electors().len(),
     );
     Some(Decision { order: Order::SetElectors { electors }, reason })
 }

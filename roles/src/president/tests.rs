@@ -164,6 +164,21 @@ fn five_nodes_become_a_governed_cluster_and_then_nothing_is_due() {
 }
 
 #[test]
+fn the_founder_is_an_elector_from_the_beginning_or_there_are_none_yet() {
+    let mut world = World::new(3);
+    let founder = world.sights.remove(&node(0)).expect("it answers itself");
+    let electors = |world: &World| {
+        world.plan().into_iter().find_map(|decision| match decision.order {
+            Order::SetElectors { electors } => Some(electors),
+            _ => None,
+        })
+    };
+    assert_eq!(electors(&world), None);
+    world.sights.insert(node(0), founder);
+    assert!(electors(&world).is_some_and(|electors| electors.contains(&node(0))));
+}
+
+#[test]
 fn nothing_is_laid_out_before_the_announced_nodes_answer() {
     let mut world = World::new(5);
     world.silence(4, Duration::from_secs(1));

@@ -27,6 +27,19 @@ fn bad_request(reason: impl ToString) -> JoinError {
 
 impl Join for JoinService {
     async fn enroll(self, _: Context, request: EnrollRequest) -> Result<Enrolled, JoinError> {
+        let (role, token) = (request.role, request.token.to_string());
+        let answer = self.decide(request).await;
+        match &answer {
+            // Another node is to be asked, or the same again: nobody was turned away.
+            Ok(_) | Err(JoinError::NotPresident { .. } | JoinError::Unavailable { .. }) => {}
+            Err(reason) => tracing::warn!(%role, token, %reason, "a newcomer is refused"),
+        }
+        answer
+    }
+}
+
+impl JoinService {
+    async fn decide(&self, request: EnrollRequest) -> Result<Enrolled, JoinError> {
         let node = &self.node;
         if !node.is_president() {
             return Err(JoinError::NotPresident { address: node.president_address() });
