@@ -32,7 +32,8 @@ async fn done<T>(errands: impl Iterator<Item = BoxFuture<'static, Option<T>>>) -
 }
 
 impl Office {
-    /// Keeps house for as long as it runs; does nothing while this node is not the minister.
+    /// Keeps house for as long as it runs. A node that leads without being minister any more hands
+    /// the lead over; one that neither leads nor reigns does nothing.
     ///
     /// Cancel safety: safe; every step can be repeated.
     pub async fn keep_house(self: Arc<Self>) {
@@ -40,6 +41,7 @@ impl Office {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            self.yield_lead().await;
             let Some(epoch) = self.serves() else { continue };
             if let Err(refusal) = self.round(epoch).await {
                 tracing::debug!(ministry = %self.ministry, %refusal, "housekeeping goes on later");

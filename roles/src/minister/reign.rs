@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ministry_namespace::Command;
+use ministry_types::limits::ATTEMPT_TIMEOUT;
 use ministry_types::{Epoch, InodeId};
 use ministry_wire::minister::Refusal;
 use ministry_wire::node::Appointment;
@@ -104,6 +105,29 @@ impl Office {
         let mut status = self.group.watch();
         let lead = status.wait_for(|status| status.is_leader);
         let _elected_or_not = timeout(TRY_AGAIN, lead).await.is_ok();
+    }
+
+    /// Hands the lead to the member that was appointed since, if this node still leads. A member
+    /// that was thought dead and lives keeps its followers' votes from any candidate: it has to
+    /// let go itself.
+    pub(super) async fn yield_lead(&self) {
+        let appointed = self
+            .surroundings
+            .map
+            .borrow()
+            .ministries
+            .get(&self.ministry)
+            .map(|entry| (entry.epoch, entry.minister));
+        let Some((epoch, Some(minister))) = appointed else { return };
+        let is_overdue = epoch > self.reigned() && minister != self.surroundings.me;
+        if !is_overdue || !self.group.status().is_leader {
+            return;
+        }
+        let (ministry, to) = (self.ministry, minister.short());
+        match self.group.transfer_leader(minister, ATTEMPT_TIMEOUT).await {
+            Ok(()) => tracing::info!(%ministry, to, "handed over to the appointed minister"),
+            Err(error) => tracing::debug!(%ministry, to, %error, "not handed over yet"),
+        }
     }
 
     /// Puts the first entries of the reign into the log and begins to serve.
