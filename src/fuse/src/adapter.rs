@@ -19,6 +19,7 @@ use crate::convert::{self, Opening, SetFields};
 use crate::directory::{self, Page, Position};
 use crate::failure::{Failure, MountFailure};
 use crate::handles::{Handles, OpenDirectory, OpenFile};
+use crate::overdue::Overdue;
 use crate::page_cache::PageCache;
 
 /// Entries asked for with attributes: about what fits the largest buffer of `getdents`. They
@@ -39,6 +40,7 @@ pub(crate) struct Adapter {
     pub(crate) files: Handles<OpenFile>,
     pub(crate) directories: Handles<OpenDirectory>,
     pub(crate) page_cache: PageCache,
+    pub(crate) overdue: Overdue,
 }
 
 impl Adapter {
@@ -48,6 +50,7 @@ impl Adapter {
             files: Handles::default(),
             directories: Handles::default(),
             page_cache: PageCache::default(),
+            overdue: Overdue::default(),
         }
     }
 

@@ -24,7 +24,7 @@ use fuser::{
 };
 use ministry_client::NewObject;
 use ministry_types::operations::Entry;
-use ministry_types::{FileKind, limits};
+use ministry_types::{FileKind, FsError, limits};
 
 use crate::adapter::Adapter;
 use crate::capabilities;
@@ -63,7 +63,14 @@ impl Filesystem for MinistryFilesystem {
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
         self.serve_entry("lookup", reply, move |adapter| async move {
-            adapter.client.lookup(&who.caller(), parent, &name).await
+            if adapter.overdue.repeats(who.thread(), parent, &name) {
+                return Err(FsError::TimedOut);
+            }
+            let found = adapter.client.lookup(&who.caller(), parent, &name).await;
+            if found == Err(FsError::TimedOut) {
+                adapter.overdue.ended(who.thread(), parent, name);
+            }
+            found
         });
     }
 

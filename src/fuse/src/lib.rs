@@ -31,6 +31,7 @@ mod filesystem;
 mod handles;
 pub mod mount;
 pub mod mount_table;
+mod overdue;
 mod page_cache;
 mod requester;
 mod service;

@@ -25,6 +25,11 @@ impl Requester {
         Requester { uid: request.uid(), gid: request.gid(), thread: request.pid() }
     }
 
+    /// The thread that waits for the answer.
+    pub(crate) fn thread(self) -> u32 {
+        self.thread
+    }
+
     /// With the supplementary groups.
     pub(crate) fn caller(self) -> Caller {
         let groups = if self.uid == 0 { Vec::new() } else { groups_of(self.thread) };

@@ -44,7 +44,7 @@ const ROUND_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
     /// The cluster said no.
-    #[error("the cluster refused: {0}")]
+    #[error("the cluster refused")]
     Refused(#[from] JoinError),
     /// The token is for something else.
     #[error("the token is for a {granted}, not for a {asked}: make one for a {asked}")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
-use ministry_types::{FileKind, MinistryId};
+use ministry_types::{FileKind, LogIndex, MinistryId};
 use tokio::time::{Instant, sleep};
 
 use super::place::resolve;
@@ -16,6 +16,8 @@ use crate::view;
 
 /// Between two looks while waiting.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Orders read behind the one that made the ministry: its own are among the first.
+const EVENTS_READ: u32 = 256;
 
 /// `ministry create`.
 pub async fn create(global: &Global, args: &MinistryCreateArgs) -> Result<(), Failure> {
@@ -27,6 +29,7 @@ pub async fn create(global: &Global, args: &MinistryCreateArgs) -> Result<(), Fa
         return Err(error.into());
     }
     let inode = attributes.inode;
+    let before = access.status().await?.applied;
     let ministry = access
         .change(Repeat::Never, |client, context| {
             let path = args.subtree.clone();
@@ -34,7 +37,7 @@ pub async fn create(global: &Global, args: &MinistryCreateArgs) -> Result<(), Fa
         })
         .await?;
     if args.wait {
-        wait_until_serving(&mut access, ministry).await?;
+        wait_until_serving(&mut access, ministry, before).await?;
     }
     let serving = args.wait;
     let out = MinistryCreatedOut { ministry: ministry.0, path, serving };
@@ -47,13 +50,20 @@ pub async fn create(global: &Global, args: &MinistryCreateArgs) -> Result<(), Fa
     })
 }
 
-async fn wait_until_serving(access: &mut Access, ministry: MinistryId) -> Result<(), Failure> {
+async fn wait_until_serving(
+    access: &mut Access,
+    ministry: MinistryId,
+    before: LogIndex,
+) -> Result<(), Failure> {
     loop {
         let status = access.status().await?;
         let all = view::ministries(&status);
         let ours = all.iter().find(|one| one.ministry == ministry.0);
         if ours.is_some_and(view::is_serving) {
             return Ok(());
+        }
+        if let Some(reason) = abandoned(access, ministry, before).await? {
+            return Err(anyhow!("ministry {ministry} was given up: {reason}").into());
         }
         if Instant::now() >= access.deadline() {
             let state = ours.map_or("it is not in the map yet".to_owned(), |one| {
@@ -67,4 +77,19 @@ async fn wait_until_serving(access: &mut Access, ministry: MinistryId) -> Result
         }
         sleep(LOOK_PAUSE).await;
     }
+}
+
+/// Why the handover of the directory was given up, if it was: the history says so.
+async fn abandoned(
+    access: &mut Access,
+    ministry: MinistryId,
+    before: LogIndex,
+) -> Result<Option<String>, Failure> {
+    let events = access
+        .read(|client, context| async move { client.events(context, before, EVENTS_READ).await })
+        .await?;
+    let subject = format!("ministry {ministry}");
+    let ours =
+        events.into_iter().find(|event| event.order == "abandon" && event.subject == subject);
+    Ok(ours.map(|event| event.reason))
 }
