@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ministry_types::{GroupId, LogIndex, LogPosition, NodeId, limits};
+use ministry_types::{GroupId, LogIndex, LogPosition, NodeId, Term, limits};
+use ministry_wire::raft::Vote;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{
     ClientWriteError, InitializeError, LinearizableReadError, RaftError as Error,
 };
-use openraft::raft::ClientWriteResult;
+use openraft::raft::{ClientWriteResult, VoteRequest};
 use openraft::{EmptyNode, LinearizerOption};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -203,7 +204,11 @@ impl Group {
         self.shared.raft.trigger().elect(true).await.map_err(fatal)
     }
 
-    /// Hands the lead to another voter and waits until it leads.
+    /// Hands the lead to another voter and waits until it leads. If it does not in time, nobody
+    /// leads: the group needs an election.
+    ///
+    /// Cancel safety: not safe. Dropped on the way, this node may lead without being able to write
+    /// until the lead is handed over again.
     pub async fn transfer_leader(&self, to: NodeId, timeout: Duration) -> Result<(), RaftError> {
         let now = self.status();
         if !now.is_leader {
@@ -213,7 +218,32 @@ impl Group {
             return Err(RaftError::NotAllowed(format!("{} has no vote", to.short())));
         }
         self.shared.raft.trigger().transfer_leader(Peer(to)).await.map_err(fatal)?;
-        self.wait_for(timeout, move |status| status.leader == Some(to)).await
+        let waited = self.wait_for(timeout, move |status| status.leader == Some(to)).await;
+        if waited.is_err() {
+            self.give_up_lead(to).await?;
+        }
+        waited
+    }
+
+    /// Steps down in favour of `to`, if this node still leads.
+    ///
+    /// From the beginning of a transfer on, openraft's leader takes no writes and sends no
+    /// heartbeats, and it stays so when the transfer comes to nothing: it expects to be replaced by
+    /// an election. In an appointed group nobody stands by himself, and a leader cannot stand
+    /// again. So it votes for the one that was to have the lead, which ends its own.
+    async fn give_up_lead(&self, to: NodeId) -> Result<(), RaftError> {
+        let now = self.status();
+        if !now.is_leader {
+            return Ok(());
+        }
+        let vote = Vote { term: Term(now.term.0 + 1), node: to, committed: false };
+        let last = (self.shared.last)().as_ref().map(convert::log_id);
+        let mut request = VoteRequest::new(convert::raft_vote(&vote), last);
+        request.leadership_transfer = true;
+        let answer = self.shared.raft.vote(request).await.map_err(fatal)?;
+        tracing::info!(group = %self.id(), to = %to.short(), given_up = answer.vote_granted,
+            "the transfer of the lead came to nothing");
+        Ok(())
     }
 
     /// Waits until the condition is as wanted.

@@ -333,6 +333,20 @@ async fn the_lead_is_handed_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_handover_that_came_to_nothing_the_old_leader_can_be_appointed_again() {
+    let cluster = Cluster::appointed(Settings::simulation(1), &[1, 2, 3]).await;
+    cluster.propose(1, 0..10).await;
+    cluster.switch.cut_off(id(3), true);
+    let failed = cluster.group(1).transfer_leader(id(3), SOON).await;
+    assert_eq!(failed, Err(ministry_raft::RaftError::TimedOut));
+    cluster.group(1).wait_for(SOON, |status| !status.is_leader).await.unwrap();
+    cluster.appoint(1).await;
+    cluster.propose(1, 10..20).await;
+    cluster.switch.cut_off(id(3), false);
+    cluster.all_have(&[1, 2, 3], 20).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn everything_acknowledged_survives_the_crash_of_all() {
     let mut cluster = Cluster::appointed(small_log(), &[1, 2, 3]).await;
     for round in 0..5 {

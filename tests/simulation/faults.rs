@@ -49,6 +49,8 @@ pub enum Fault {
     PauseClient(usize, u64),
     /// A node is cut off from all hosts.
     CutOff(Whom, Way, u64),
+    /// The president and the minister do not reach each other; all others reach both.
+    Rift(u64),
     /// The nodes fall into two parts; the bits say who is where. Clients reach all.
     Split(u8, u64),
     /// Connections break and stall.
@@ -133,16 +135,18 @@ impl Faults {
         self.planned = waiting;
     }
 
-    /// Whether everything that was planned has begun.
+    /// Whether everything that must bite has begun.
     pub fn all_begun(&self) -> bool {
-        self.planned.is_empty()
+        self.planned.iter().all(|planned| matches!(planned.fault, Fault::Rift(_)))
     }
 
     /// Ends everything: what is down starts, what is cut heals.
     pub fn heal(&mut self, world: &mut World) {
         trace::note("everything heals");
         let left = std::mem::take(&mut self.planned);
-        self.missed.extend(left.iter().map(|planned| format!("{:?}", planned.fault)));
+        // Who presides may be the minister all the time.
+        let missed = left.iter().filter(|planned| !matches!(planned.fault, Fault::Rift(_)));
+        self.missed.extend(missed.map(|planned| format!("{:?}", planned.fault)));
         let ends = std::mem::take(&mut self.ends);
         ends.into_iter().for_each(|(_, end)| self.end(world, end));
         world.end_pauses();
@@ -212,6 +216,18 @@ impl Faults {
                 trace::note(format_args!("{fault:?}: node {node}"));
                 self.cut(world, pairs, now + time);
                 self.bit(if way == Way::Both { "cut-off" } else { "one-way cut-off" })
+            }
+            Fault::Rift(time) => {
+                let (president, minister) =
+                    (find(world, Whom::President), find(world, Whom::Minister));
+                let (Some(president), Some(minister)) = (president, minister) else { return false };
+                if president == minister {
+                    return false;
+                }
+                trace::note(format_args!("{fault:?}: {president} and {minister}"));
+                let pairs = vec![(president, minister), (minister, president)];
+                self.cut(world, pairs, now + time);
+                self.bit("rift")
             }
             Fault::Split(parts, time) => {
                 let part = |node: usize| parts >> node & 1;
@@ -291,8 +307,9 @@ fn draw(rng: &mut SmallRng, clients: usize) -> Fault {
         35..45 => Fault::Blackout(rng.random_range(300..2_000)),
         45..60 => Fault::Pause(draw_whom(rng), rng.random_range(500..10_000)),
         60..67 => Fault::PauseClient(rng.random_range(0..clients), rng.random_range(3_000..9_000)),
-        67..82 => Fault::CutOff(draw_whom(rng), draw_way(rng), rng.random_range(500..10_000)),
-        82..90 => Fault::Split(rng.random_range(1..31), rng.random_range(500..8_000)),
+        67..80 => Fault::CutOff(draw_whom(rng), draw_way(rng), rng.random_range(500..10_000)),
+        80..86 => Fault::Rift(rng.random_range(500..8_000)),
+        86..93 => Fault::Split(rng.random_range(1..31), rng.random_range(500..8_000)),
         _ => Fault::Storm(rng.random_range(1_000..6_000)),
     }
 }

@@ -90,8 +90,7 @@ struct UnderWay {
 struct End {
     host: HostId,
     life: u32,
-    /// Somebody has the stream.
-    held: bool,
+    /// Since when nobody has the stream any more.
     gone_since: Option<u64>,
     answered: bool,
     arrived: VecDeque<u8>,
@@ -108,7 +107,6 @@ impl End {
         End {
             host,
             life,
-            held: false,
             gone_since: None,
             answered: false,
             arrived: VecDeque::new(),
@@ -290,10 +288,8 @@ impl Hub {
         self.awake.extend(acceptor.take());
         let mut told = Vec::new();
         for (id, ends) in &mut self.connections {
-            for side in 0..2 {
-                let end = &mut ends[side];
+            for (side, end) in ends.iter_mut().enumerate() {
                 if end.host == host && end.life == life && end.gone_since.is_none() {
-                    end.held = false;
                     end.gone_since = Some(self.now);
                     end.coming.clear();
                     self.awake.extend(end.reader.take());
@@ -405,9 +401,7 @@ impl Hub {
         }
         let id = self.next;
         self.next += 1;
-        let mut near = End::new(from, life);
-        near.held = true;
-        self.connections.insert(id, [near, End::new(called, 0)]);
+        self.connections.insert(id, [End::new(from, life), End::new(called, 0)]);
         self.send(id, 1, Parcel::Call);
         Ok(id)
     }
@@ -460,7 +454,6 @@ impl Listener for Port {
                 let Some(ends) = hub.connections.get_mut(&id) else {
                     return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
                 };
-                ends[1].held = true;
                 let from = address(ends[0].host);
                 let network = self.link.network.clone();
                 let stream: BoxedStream = Box::new(Stream { network, id, side: 1, shut: false });
@@ -581,7 +574,6 @@ impl Drop for Stream {
             if end.gone_since.is_some() {
                 return;
             }
-            end.held = false;
             end.gone_since = Some(now);
             hub.awake.extend(end.reader.take());
             if !self.shut && end.failed.is_none() {

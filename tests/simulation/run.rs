@@ -29,6 +29,13 @@ const ENDS: u64 = 70_000;
 /// Between two looks at everything.
 const LOOK: u64 = 10;
 
+/// What is counted by the lines that the product logs about it.
+const LOGGED: &[(&str, &str)] = &[
+    ("snapshots installed", "ministry_raft::machine: installing"),
+    ("leads handed over", "handed over to the appointed minister"),
+    ("sessions lost", "ministry_client::sessions: the session has ended"),
+];
+
 /// What a run came to.
 pub struct Report {
     /// What was found broken.
@@ -66,10 +73,14 @@ pub fn run(seed: u64, mutant: Option<Mutant>) -> Report {
     if !ended && !trace::is_broken() {
         trace::breach("the run did not come to its end");
     }
-    let coverage = run.coverage();
+    let mut coverage = run.coverage();
     let Run { world, .. } = run;
     // Nothing of the end is part of the run.
     let (breaches, trace) = (trace::breaches(), trace::take());
+    for (name, text) in LOGGED {
+        let lines = trace.iter().filter(|line| line.contains(text)).count();
+        coverage.insert((*name).to_owned(), lines as u64);
+    }
     drop(world);
     Report { breaches, coverage, trace }
 }

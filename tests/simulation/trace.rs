@@ -15,7 +15,7 @@ use tracing_subscriber::layer::Context;
 use crate::clock;
 
 /// What else of the log is taken, as `openraft=debug`. Not all of it is the same in two runs.
-const ALSO: &str = "MINISTRY_TRACE_ALSO";
+const ALSO: &str = crate::TRACE_ALSO;
 /// Breaches beyond this many say nothing new.
 const BREACHES_MAX: usize = 20;
 

@@ -288,7 +288,7 @@ impl Writer {
 
     fn new_name(&mut self) -> String {
         self.named += 1;
-        let part = if self.named % 2 == 0 { "x" } else { "y" };
+        let part = if self.named.is_multiple_of(2) { "x" } else { "y" };
         format!("{part}/f{}", self.named)
     }
 

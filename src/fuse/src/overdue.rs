@@ -21,10 +21,16 @@ const REPEATED_WITHIN: Duration = Duration::from_secs(1);
 /// Each belongs to a thread that waits in a call.
 const REMEMBERED_MAX: usize = 4_096;
 
-/// By thread and directory: the name, and when its look-up ended.
+/// The look-ups that ended, by thread and directory.
 #[derive(Debug, Default)]
 pub(crate) struct Overdue {
-    ended: Mutex<HashMap<(u32, InodeId), (Vec<u8>, Instant)>>,
+    ended: Mutex<HashMap<(u32, InodeId), LookUp>>,
+}
+
+#[derive(Debug)]
+struct LookUp {
+    name: Vec<u8>,
+    ended: Instant,
 }
 
 impl Overdue {
@@ -33,17 +39,17 @@ impl Overdue {
         let now = Instant::now();
         let mut ended = self.ended.lock();
         if ended.len() >= REMEMBERED_MAX {
-            ended.retain(|_, (_, at)| now.duration_since(*at) < REPEATED_WITHIN);
+            ended.retain(|_, one| now.duration_since(one.ended) < REPEATED_WITHIN);
         }
         if ended.len() < REMEMBERED_MAX {
-            ended.insert((thread, parent), (name, now));
+            ended.insert((thread, parent), LookUp { name, ended: now });
         }
     }
 
     /// Whether this look-up only repeats one that has just ended so.
     pub(crate) fn repeats(&self, thread: u32, parent: InodeId, name: &[u8]) -> bool {
         let found = self.ended.lock().remove(&(thread, parent));
-        found.is_some_and(|(ended, at)| ended == name && at.elapsed() < REPEATED_WITHIN)
+        found.is_some_and(|one| one.name == name && one.ended.elapsed() < REPEATED_WITHIN)
     }
 }
 

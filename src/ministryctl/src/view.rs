@@ -291,6 +291,7 @@ pub mod tests {
             reign: Epoch(4),
             initialised: true,
             ranges_left: 2,
+            objects: 0,
             ranges_known: 2,
         };
         let disk = DiskReport {
