@@ -138,7 +138,7 @@ fn the_certificates_of_another_cluster_are_refused_by_both_ends() {
     let mounted = mount.run();
     assert!(!mounted.status.success(), "{mounted}");
     println!("{mounted}");
-    is_logged(&here, &["WARN", "refuse"]);
+    is_logged(&here, &["WARN ministry_transport::refusals"]);
     assert!(here.json(&["status"])["healthy"] == true);
 }
 
