@@ -1,0 +1,60 @@
+//! Where a mount differs from a local ext4, and why. Nothing else may.
+
+/// A sentence that does not hold on ext4.
+pub struct Difference {
+    pub sentence: &'static str,
+    /// What ext4 does.
+    pub there: &'static str,
+    /// Why a mount does something else.
+    pub reason: &'static str,
+}
+
+const fn differs(sentence: &'static str, there: &'static str, reason: &'static str) -> Difference {
+    Difference { sentence, there, reason }
+}
+
+/// All of them, in the order of the page.
+pub const DIFFERENCES: &[Difference] = &[
+    differs(
+        "open-17",
+        "makes a file without a name",
+        "the crate that speaks with the kernel (fuser 0.18) has no request for it; programs fall \
+         back to a name of their own and remove it",
+    ),
+    differs(
+        "size-1",
+        "ends at 16 TiB",
+        "a file lies in chunks on many nodes; what each of them can hold is another matter \
+         (`size-3`)",
+    ),
+    differs(
+        "fallocate-11",
+        "takes pages out and puts pages in",
+        "the kernel's FUSE refuses both before a mount is asked",
+    ),
+    differs(
+        "rename-21",
+        "leaves a whiteout",
+        "only overlayfs asks for it, in its upper layer, which belongs on a disk of one machine",
+    ),
+    differs(
+        "statx-2",
+        "tells the time of birth",
+        "the kernel asks a mount for it in a request that fuser 0.18 does not know",
+    ),
+    differs(
+        "statfs-2",
+        "shows 0xEF53",
+        "the number names the file system towards the kernel, which is FUSE",
+    ),
+    differs(
+        "xattr-16",
+        "takes no value beyond a block, about 4,000 bytes: `ENOSPC`",
+        "a mount takes as much as Linux allows at all",
+    ),
+    differs(
+        "xattr-18",
+        "has room for one block of them",
+        "programs that keep much in attributes, such as Samba and Ceph, find the room here",
+    ),
+];
