@@ -1,5 +1,6 @@
 //! What one must know of the machine to compare two runs.
 
+use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
@@ -61,4 +62,23 @@ pub fn collect(folder: &Path, load_before: f64) -> Context {
 fn output(command: &mut Command) -> String {
     let output = command.output().map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).trim().to_owned()
+}
+
+impl fmt::Display for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "commit {}, {}, kernel {}\n{} cores ({}), {} MiB of memory, disk {}\n\
+             load average {:.2} before, {:.2} after",
+            self.commit,
+            self.time,
+            self.kernel,
+            self.cores,
+            self.processor,
+            self.memory_bytes >> 20,
+            self.file_system,
+            self.load_before,
+            self.load_after
+        )
+    }
 }

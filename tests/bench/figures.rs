@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::context::Context;
+use crate::targets::Target;
 
 /// One place's side of a figure.
 #[derive(Debug, Clone, Serialize)]
@@ -35,8 +36,19 @@ impl Side {
     }
 }
 
-/// One measure at both places.
-#[derive(Debug, Serialize)]
+/// The rate here by the rates of the others: 1 is as fast, 0.1 a tenth as fast.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ratios {
+    /// By the local folder's.
+    pub local: Option<f64>,
+    /// By that of bindfs.
+    pub bindfs: Option<f64>,
+    /// By that of etcd.
+    pub etcd: Option<f64>,
+}
+
+/// One measure at all places where it makes sense.
+#[derive(Debug, Clone, Serialize)]
 pub struct Figure {
     /// What was measured.
     pub name: &'static str,
@@ -45,24 +57,46 @@ pub struct Figure {
     /// What is counted: files, calls, MiB.
     pub unit: &'static str,
     /// The local folder.
-    pub local: Side,
-    /// The mount.
-    pub mount: Side,
-    /// The mount's rate by the local one: 1 is as fast, 0.1 a tenth as fast.
-    pub ratio: f64,
+    pub local: Option<Side>,
+    /// The same folder's neighbour through bindfs.
+    pub bindfs: Option<Side>,
+    /// Puts into etcd by as many callers, where a unit is one change of names.
+    pub etcd: Option<Side>,
+    /// Ministry: the mount, or the library where the name says so.
+    pub ministry: Side,
+    /// The last by each of the others.
+    pub ratios: Ratios,
 }
 
 impl Figure {
-    /// Compares two sides.
-    pub fn new(
+    /// Of the local folder, bindfs and the mount.
+    pub fn of(name: &'static str, count: usize, unit: &'static str, sides: [Side; 3]) -> Figure {
+        let [local, bindfs, ministry] = sides;
+        Figure::new(name, count, unit, (Some(local), Some(bindfs), None), ministry)
+    }
+
+    /// Of the library, beside etcd.
+    pub fn beside_etcd(name: &'static str, count: usize, etcd: Side, ministry: Side) -> Figure {
+        Figure::new(name, count, "file", (None, None, Some(etcd)), ministry)
+    }
+
+    /// The same with etcd's side.
+    pub fn with_etcd(self, etcd: Side) -> Figure {
+        let others = (self.local, self.bindfs, Some(etcd));
+        Figure::new(self.name, self.count as usize, self.unit, others, self.ministry)
+    }
+
+    fn new(
         name: &'static str,
-        count: u64,
+        count: usize,
         unit: &'static str,
-        local: Side,
-        mount: Side,
+        others: (Option<Side>, Option<Side>, Option<Side>),
+        ministry: Side,
     ) -> Figure {
-        let ratio = mount.rate / local.rate;
-        Figure { name, count, unit, local, mount, ratio }
+        let (local, bindfs, etcd) = others;
+        let by = |side: &Option<Side>| side.as_ref().map(|side| ministry.rate / side.rate);
+        let ratios = Ratios { local: by(&local), bindfs: by(&bindfs), etcd: by(&etcd) };
+        Figure { name, count: count as u64, unit, local, bindfs, etcd, ministry, ratios }
     }
 }
 
@@ -77,9 +111,12 @@ pub struct Report {
     pub context: Context,
     /// All figures.
     pub figures: Vec<Figure>,
+    /// What was to be reached, of what was measured.
+    pub targets: Vec<Target>,
 }
 
-fn number(value: f64) -> String {
+/// Three or four digits.
+pub fn number(value: f64) -> String {
     match value {
         _ if value >= 100.0 => format!("{value:.0}"),
         _ if value >= 10.0 => format!("{value:.1}"),
@@ -92,47 +129,61 @@ fn optional(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), number)
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let context = &self.context;
-        writeln!(
-            f,
-            "commit {}, {}, kernel {}\n{} cores ({}), {} MiB of memory, disk {}\n\
-             load average {:.2} before, {:.2} after{}\n",
-            context.commit,
-            context.time,
-            context.kernel,
-            context.cores,
-            context.processor,
-            context.memory_bytes >> 20,
-            context.file_system,
-            context.load_before,
-            context.load_after,
-            if self.quick { "; quick sizes, the figures mean little" } else { "" }
-        )?;
-        let head = ("", "local", "p50", "p99", "mount", "p50", "p99");
-        let (name, local, p50, p99, mount, mount_p50, mount_p99) = head;
-        writeln!(
-            f,
-            "{name:<27} {:>6}  {:<7} {local:>8} {p50:>6} {p99:>6}  {mount:>8} {mount_p50:>6} \
-             {mount_p99:>6} {:>6}",
-            "count", "unit", "ratio"
-        )?;
-        for figure in &self.figures {
-            let Figure { name, count, unit, local, mount, ratio } = figure;
-            writeln!(
-                f,
-                "{name:<27} {count:>6}  {:<7} {:>8} {:>6} {:>6}  {:>8} {:>6} {:>6} {:>6}",
-                format!("{unit}/s"),
-                number(local.rate),
-                optional(local.p50_ms),
-                optional(local.p99_ms),
-                number(mount.rate),
-                optional(mount.p50_ms),
-                optional(mount.p99_ms),
-                number(*ratio)
-            )?;
+const WIDTHS: [usize; 12] = [30, 7, 7, 7, 7, 7, 6, 6, 6, 6, 6, 6];
+const HEAD: [&str; 12] = [
+    "", "unit", "local", "bindfs", "etcd", "minist.", "p50", "p99", "bi.p50", "/local", "/bind.",
+    "/etcd",
+];
+
+fn row(f: &mut fmt::Formatter<'_>, cells: [String; 12]) -> fmt::Result {
+    for (place, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
+        match place {
+            0 => write!(f, "{cell:<width$}")?,
+            1 => write!(f, " {cell:<width$}")?,
+            _ => write!(f, " {cell:>width$}")?,
         }
-        writeln!(f, "\np50 and p99 in milliseconds a call; ratio: mount by local")
+    }
+    writeln!(f)
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = |side: &Option<Side>| optional(side.as_ref().map(|side| side.rate));
+        let cells = [
+            self.name.to_owned(),
+            format!("{}/s", self.unit),
+            rate(&self.local),
+            rate(&self.bindfs),
+            rate(&self.etcd),
+            number(self.ministry.rate),
+            optional(self.ministry.p50_ms),
+            optional(self.ministry.p99_ms),
+            optional(self.bindfs.as_ref().and_then(|side| side.p50_ms)),
+            optional(self.ratios.local),
+            optional(self.ratios.bindfs),
+            optional(self.ratios.etcd),
+        ];
+        row(f, cells)
     }
 }
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}{}\n", self.context, if self.quick { QUICK } else { "" })?;
+        row(f, HEAD.map(str::to_owned))?;
+        for figure in &self.figures {
+            write!(f, "{figure}")?;
+        }
+        writeln!(
+            f,
+            "\nrates; p50 and p99 in milliseconds a call, of Ministry (bi.p50: of bindfs);\n\
+             then Ministry's rate by each of the others'\n"
+        )?;
+        for target in &self.targets {
+            writeln!(f, "{target}")?;
+        }
+        Ok(())
+    }
+}
+
+const QUICK: &str = "; quick sizes, the figures mean little";
