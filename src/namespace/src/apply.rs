@@ -72,6 +72,13 @@ impl Namespace {
         if command.epoch() != current {
             return Ok(CommandReply::StaleReign { current });
         }
+        if let Command::Settle { unlogged, then, .. } = command {
+            self.settle(state, unlogged)?;
+            return match then {
+                Some(command) => self.apply(state, command),
+                None => Ok(CommandReply::Done),
+            };
+        }
         if let Command::Change { session, slot, sequence, caller, time, operation, .. } = command {
             let (session, slot, sequence, time) = (*session, *slot, *sequence, *time);
             return self
@@ -138,7 +145,7 @@ impl Work<'_> {
     /// Everything but reigns and changes.
     fn administer(&mut self, command: &Command) -> Ruled<CommandReply> {
         match command {
-            Command::Reign { .. } | Command::Change { .. } => {
+            Command::Reign { .. } | Command::Change { .. } | Command::Settle { .. } => {
                 unreachable!("these have ways of their own")
             }
             Command::Found { time, .. } => self.found(*time)?,
@@ -169,6 +176,7 @@ impl Work<'_> {
                 return Ok(CommandReply::GivenAway(Ok(record)));
             }
             Command::Adopt { record, generation, .. } => self.adopt(record, *generation)?,
+            Command::Fence { inode, .. } => self.fence(*inode)?,
         }
         Ok(CommandReply::Done)
     }
@@ -201,6 +209,7 @@ impl Work<'_> {
             capability: false,
             data_end: 0,
             cuts_confirmed: 0,
+            logged_until: Timestamp(0),
         });
         Ok(())
     }
@@ -225,7 +234,7 @@ impl Work<'_> {
     }
 
     /// Carries out a change of the name space.
-    fn carry_out(&mut self, operation: &Operation) -> Ruled<Outcome> {
+    pub(crate) fn carry_out(&mut self, operation: &Operation) -> Ruled<Outcome> {
         match operation {
             Operation::Create { parent, name, kind, permissions, device, target } => {
                 let (kind, permissions, device) = (*kind, *permissions, *device);
@@ -249,11 +258,14 @@ impl Work<'_> {
                 let (mtime, ctime) = (*mtime, *ctime);
                 self.move_out(*inode, &MovedOut { mtime, ctime, chunk_bytes, allocated_bytes })
             }
-            Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated } => {
+            Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated, .. } => {
                 let (truncate_sequence, offset, end) = (*truncate_sequence, *offset, *end);
                 self.report_write(*inode, &Report { truncate_sequence, offset, end, allocated })
             }
             Operation::Extend { inode, size } => self.extend(*inode, *size),
+            Operation::Settle { inode } => {
+                Ok(Outcome::Attributes(self.records().inode(*inode)?.attributes))
+            }
         }
     }
 }

@@ -75,6 +75,7 @@ impl Work<'_> {
             capability: false,
             data_end: 0,
             cuts_confirmed: 0,
+            logged_until: Timestamp(0),
         };
         self.write_inode(&record);
         if new.kind == FileKind::Symlink {

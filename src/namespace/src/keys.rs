@@ -52,6 +52,17 @@ pub(crate) fn first_cookie(name: &[u8]) -> u64 {
     (hash % HASHES + 1) << ORDINAL_BITS
 }
 
+/// What a key is about, for those of whose records something may be unlogged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// The record of an object.
+    Inode(InodeId),
+    /// Its inline bytes.
+    Content(InodeId),
+    /// What one of its chunks takes.
+    Allocation(InodeId, ChunkNumber),
+}
+
 /// The keys of one keyspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Keys {
@@ -68,6 +79,24 @@ impl Keys {
             key.extend_from_slice(part);
         }
         key
+    }
+
+    /// What a key is about: the way back from [`Keys::inode`], [`Keys::content`] and
+    /// [`Keys::allocation`].
+    pub(crate) fn subject(self, key: &[u8]) -> Option<Subject> {
+        let rest = key.strip_prefix(&self.keyspace.to_be_bytes())?;
+        let (tag, rest) = rest.split_first()?;
+        let (number, rest) = rest.split_first_chunk::<8>()?;
+        let inode = InodeId(u64::from_be_bytes(*number));
+        match (*tag, rest) {
+            (INODE, []) => Some(Subject::Inode(inode)),
+            (CONTENT, []) => Some(Subject::Content(inode)),
+            (ALLOCATION, rest) => {
+                let chunk = <[u8; 8]>::try_from(rest).ok()?;
+                Some(Subject::Allocation(inode, u64::from_be_bytes(chunk)))
+            }
+            _ => None,
+        }
     }
 
     fn numbered(self, tag: u8, number: u64) -> Vec<u8> {
@@ -245,7 +274,19 @@ mod tests {
             ] {
                 prop_assert!(from <= key && key < to);
             }
+            let inode_id = InodeId(inode);
+            prop_assert_eq!(keys.subject(&keys.inode(inode_id)), Some(Subject::Inode(inode_id)));
+            prop_assert_eq!(
+                keys.subject(&keys.content(inode_id)),
+                Some(Subject::Content(inode_id))
+            );
+            prop_assert_eq!(
+                keys.subject(&keys.allocation(inode_id, cookie)),
+                Some(Subject::Allocation(inode_id, cookie))
+            );
+            prop_assert_eq!(keys.subject(&keys.xattrs(inode_id)), None);
             let backlink = keys.backlink(InodeId(inode), InodeId(parent), cookie);
+            prop_assert_eq!(keys.subject(&backlink), None);
             prop_assert_eq!(number_before_last(&backlink), Some(parent));
             prop_assert_eq!(last_number(&backlink), Some(cookie));
         }

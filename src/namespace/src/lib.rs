@@ -18,6 +18,7 @@
 pub mod command;
 pub mod office;
 pub mod overlay;
+pub mod soft;
 
 mod apply;
 mod attributes;
@@ -41,6 +42,7 @@ pub use command::{Command, CommandReply, DecodeError};
 pub use office::{PendingPurge, PendingTruncate, Ranges};
 pub use overlay::Overlay;
 pub use query::QueryRefusal;
+pub use soft::{Replay, SoftView, SoftWrite, Softly, Unlogged, access_is_due};
 
 use ministry_types::MinistryId;
 

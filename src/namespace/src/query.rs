@@ -77,7 +77,7 @@ impl Asker<'_> {
             Query::GetAttributes { inode } => {
                 Ok(Answer::Attributes(self.records.inode(*inode)?.attributes))
             }
-            Query::Read { inode } => self.read(*inode),
+            Query::Read { inode, .. } => self.read(*inode),
             Query::Open { inode, read, write, execute } => {
                 self.open(*inode, OpenFor { read: *read, write: *write, execute: *execute })
             }

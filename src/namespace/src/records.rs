@@ -95,6 +95,8 @@ pub(crate) struct InodeRecord {
     pub(crate) data_end: u64,
     /// Of a chunked file: the newest cut that storage has confirmed.
     pub(crate) cuts_confirmed: u64,
+    /// The newest write that came into the log by way of soft state: see [`crate::soft`].
+    pub(crate) logged_until: Timestamp,
 }
 
 impl InodeRecord {

@@ -66,6 +66,22 @@ pub const SESSIONS_PER_MINISTRY_MAX: usize = 100_000;
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a client renews its sessions.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two rounds in which a minister logs what writes have made of files. Longer: fewer
+/// entries; shorter: less that clients keep.
+pub const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
+/// Times of access that nothing else brings into the log wait this long.
+pub const ACCESS_SETTLE_INTERVAL: Duration = Duration::from_secs(10);
+/// Files of one ministry of which something is not logged; beyond, writes are logged at once.
+pub const UNLOGGED_FILES_MAX: usize = 65_536;
+/// Bytes of all that, in the minister's memory.
+pub const UNLOGGED_BYTES_MAX: usize = 64 << 20;
+/// Bytes of writes that one client keeps until they are logged; beyond, writes wait.
+pub const UNLOGGED_BYTES_PER_CLIENT_MAX: usize = 16 << 20;
+/// A new minister waits this long for sessions of which it hears nothing; the others tell at once
+/// what the one before had not logged.
+pub const RECLAIM_GRACE: Duration = Duration::from_millis(500);
+/// A turn to append that is not given back by then is taken away.
+pub const APPEND_TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Entries in one answer to a listing.
 pub const LISTING_ENTRIES_MAX: usize = 1024;
 /// Bytes of names in one answer to a listing.

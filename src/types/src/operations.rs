@@ -201,6 +201,8 @@ pub enum Operation {
         end: u64,
         /// Bytes now allocated in each chunk that was written to.
         allocated: Vec<(ChunkNumber, u64)>,
+        /// The turn to append that this write used and gives back; 0: none.
+        turn: u64,
     },
     /// Raises the size of an ordinary file to `size`, as [`Operation::SetAttributes`] does for a
     /// larger size (with a new mark at the old size); a file that is at least that long stays
@@ -213,6 +215,12 @@ pub enum Operation {
         inode: InodeId,
         /// The size to reach.
         size: u64,
+    },
+    /// Changes nothing; when it is answered, everything that was written to the file before is in
+    /// the log. What `fsync` asks of the minister. Answers [`Outcome::Attributes`].
+    Settle {
+        /// The file.
+        inode: InodeId,
     },
 }
 
@@ -285,6 +293,8 @@ pub enum Query {
     Read {
         /// The file.
         inode: InodeId,
+        /// A program reads it: the time of access may move on.
+        access: bool,
     },
     /// Checks the mode bits for an open. Answers [`Answer::Attributes`].
     Open {
@@ -420,7 +430,27 @@ impl Operation {
             | Operation::WriteInline { inode, .. }
             | Operation::MoveOut { inode, .. }
             | Operation::ReportWrite { inode, .. }
-            | Operation::Extend { inode, .. } => *inode,
+            | Operation::Extend { inode, .. }
+            | Operation::Settle { inode } => *inode,
+        }
+    }
+
+    /// Whether it writes into a file and does nothing else: such a change may stay out of the log
+    /// for a moment.
+    pub fn is_write(&self) -> bool {
+        matches!(self, Operation::WriteInline { .. } | Operation::ReportWrite { .. })
+    }
+
+    /// The object whose own record it changes or tells beyond its names: whatever is unlogged of
+    /// it has to be in the log first.
+    pub fn settles(&self) -> Option<InodeId> {
+        match self {
+            Operation::Create { .. }
+            | Operation::Unlink { .. }
+            | Operation::RemoveDirectory { .. }
+            | Operation::Rename { .. } => None,
+            Operation::Link { inode, .. } => Some(*inode),
+            _ => Some(self.routing_inode()),
         }
     }
 
@@ -439,6 +469,7 @@ impl Operation {
             Operation::MoveOut { .. } => "move_out",
             Operation::ReportWrite { .. } => "report_write",
             Operation::Extend { .. } => "extend",
+            Operation::Settle { .. } => "settle",
         }
     }
 }
@@ -449,7 +480,7 @@ impl Query {
         match self {
             Query::Lookup { parent, .. } => *parent,
             Query::GetAttributes { inode }
-            | Query::Read { inode }
+            | Query::Read { inode, .. }
             | Query::Open { inode, .. }
             | Query::Access { inode, .. }
             | Query::ReadLink { inode }

@@ -8,5 +8,6 @@ mod names;
 mod ownership;
 mod replay;
 mod sessions;
+mod soft;
 mod transfer;
 mod world;

@@ -173,6 +173,7 @@ fn what_is_made_and_removed_leaves_no_record() {
             offset: 0,
             end: 3 << 30,
             allocated: (0..48).map(|chunk| (chunk, 4096)).collect(),
+            turn: 0,
         })
         .unwrap();
     world.made(&Caller::root(), create(ROOT, "s", FileKind::Symlink, 0));

@@ -149,7 +149,7 @@ impl World {
     }
 
     pub(super) fn content(&self, inode: InodeId) -> Option<Vec<u8>> {
-        match self.query(&Caller::root(), &Query::Read { inode }) {
+        match self.query(&Caller::root(), &Query::Read { inode, access: false }) {
             Ok(Answer::Content { inline, .. }) => inline.map(|bytes| bytes.to_vec()),
             other => panic!("{inode}: {other:?}"),
         }
