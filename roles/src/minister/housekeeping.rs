@@ -37,6 +37,10 @@ impl Office {
     ///
     /// Cancel safety: safe; every step can be repeated.
     pub async fn keep_house(self: Arc<Self>) {
+        tokio::join!(self.keep_rounds(), self.keep_settled());
+    }
+
+    async fn keep_rounds(&self) {
         let mut ticks = interval(ROUND);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -61,6 +65,9 @@ impl Office {
             tracing::info!(ministry = %self.ministry, %session, "its client is silent: it ends");
             metrics::counter!("ministry_minister_sessions_expired_total").increment(1);
             self.sessions.remove(session);
+            let memory = self.memory();
+            memory.soft.forget_session(session);
+            memory.reclaim.forget(session);
             self.command(&Command::EndSession { epoch, session }).await?;
         }
         Ok(())

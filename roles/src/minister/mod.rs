@@ -14,8 +14,12 @@ mod data_errands;
 mod housekeeping;
 mod machine;
 mod office;
+mod reclaim;
 mod reign;
 mod sessions;
+mod soft;
+mod turns;
+mod writes;
 
 pub use machine::NamespaceMachine;
 pub use office::{Office, Surroundings};

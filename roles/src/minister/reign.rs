@@ -16,7 +16,7 @@ use ministry_wire::minister::Refusal;
 use ministry_wire::node::Appointment;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::office::Office;
+use super::office::{Memory, Office};
 
 /// Between two tries to be elected.
 const TRY_AGAIN: Duration = Duration::from_millis(40);
@@ -142,9 +142,10 @@ impl Office {
         self.take_ranges(epoch).await?;
         let known = self.machine.namespace().sessions(self.machine.reader());
         let known = known.map_err(|_| Refusal::Unknown)?;
+        self.begin_memory(Memory::new(known.iter().map(|(session, _)| *session).collect()));
         self.sessions.begin(known, Instant::now());
         self.serving.store(epoch.0, Ordering::Release);
-        Ok(())
+        self.reclaim_all(epoch).await
     }
 
     /// Makes the root directory, where this is the root ministry and it has none.

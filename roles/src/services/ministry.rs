@@ -6,11 +6,11 @@ use std::time::Duration;
 use ministry_transport::PeerIdentity;
 use ministry_types::government::ClusterMap;
 use ministry_types::limits::OPERATION_TIMEOUT;
-use ministry_types::{ClientId, Epoch, MapVersion, MinistryId, SessionId};
+use ministry_types::{ClientId, Epoch, FsError, InodeId, MapVersion, MinistryId, SessionId};
 use ministry_wire::hello::Subject;
 use ministry_wire::minister::{
-    ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest, Ministry, QueryReply,
-    QueryRequest, Refusal,
+    AppendTurn, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest, Ministry,
+    QueryReply, QueryRequest, ReclaimReply, ReclaimRequest, Refusal,
 };
 use tarpc::context::Context;
 use tokio::time::timeout;
@@ -98,5 +98,30 @@ impl Ministry for MinistryService {
 
     async fn usage(self, _: Context) -> Option<FsUsage> {
         self.node.usage()
+    }
+
+    async fn reclaim(self, _: Context, request: ReclaimRequest) -> Result<ReclaimReply, Refusal> {
+        self.office(request.ministry)?.reclaim(request, self.client()).await
+    }
+
+    async fn append_turn(
+        self,
+        _: Context,
+        ministry: MinistryId,
+        session: SessionId,
+        inode: InodeId,
+    ) -> Result<Result<AppendTurn, FsError>, Refusal> {
+        self.office(ministry)?.append_turn(session, inode, self.client()).await
+    }
+
+    async fn end_turn(
+        self,
+        _: Context,
+        ministry: MinistryId,
+        session: SessionId,
+        inode: InodeId,
+        turn: u64,
+    ) -> Result<(), Refusal> {
+        self.office(ministry)?.end_turn(session, inode, turn, self.client()).await
     }
 }

@@ -66,7 +66,8 @@ impl Client {
         core.operation("create_and_open", create).await
     }
 
-    /// What `close` does through one descriptor: nothing is held back, so there is nothing to do.
+    /// What `close` does through one descriptor: nothing. What was written has been told to the
+    /// minister; the log has it a moment later, whoever lives on of the two.
     pub async fn flush(&self, _handle: &FileHandle) -> Result<(), FsError> {
         Ok(())
     }

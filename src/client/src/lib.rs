@@ -31,6 +31,7 @@
 //! | `calls` | one change or question, until it is answered |
 //! | `sessions`, `slots` | what makes a change happen exactly once |
 //! | `routing`, `maps` | from an inode to the minister who answers for it |
+//! | `unlogged` | writes that the minister has not logged yet |
 //! | `retry` | outcomes of an attempt, and waits between them |
 //! | [`data`], [`file_data`] | the chunks of files, on storage nodes |
 //!
@@ -55,6 +56,7 @@ mod retry;
 mod routing;
 mod sessions;
 mod slots;
+mod unlogged;
 
 pub use client::{Client, ClientConfig, ConnectError, DataSetup};
 pub use file_data::FileData;

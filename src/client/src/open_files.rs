@@ -37,12 +37,20 @@ pub struct OpenFlags {
     pub append: bool,
     /// Cuts the file to nothing first.
     pub truncate: bool,
+    /// Reading leaves the time of access as it is (`O_NOATIME`).
+    pub no_access_time: bool,
 }
 
 impl OpenFlags {
     /// To read only.
-    pub const READ: OpenFlags =
-        OpenFlags { read: true, write: false, execute: false, append: false, truncate: false };
+    pub const READ: OpenFlags = OpenFlags {
+        read: true,
+        write: false,
+        execute: false,
+        append: false,
+        truncate: false,
+        no_access_time: false,
+    };
     /// To read and write.
     pub const READ_WRITE: OpenFlags = OpenFlags { write: true, ..OpenFlags::READ };
 }

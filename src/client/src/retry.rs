@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use ministry_types::MapVersion;
+use ministry_types::{Epoch, MapVersion};
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -42,6 +42,8 @@ pub(crate) enum Refused {
     Stale,
     /// Too much under way there.
     Busy(Duration),
+    /// A new minister wants to hear of unlogged writes first.
+    ReclaimFirst(Epoch),
 }
 
 /// Why the outcome is not known.
@@ -68,6 +70,7 @@ impl Refused {
             Refused::UnknownSession => "unknown_session",
             Refused::Stale => "stale",
             Refused::Busy(_) => "busy",
+            Refused::ReclaimFirst(_) => "reclaim_first",
         }
     }
 }

@@ -272,5 +272,6 @@ fn open_flags(opening: Opening) -> OpenFlags {
         execute: opening.execute,
         append: opening.append,
         truncate: opening.truncate,
+        no_access_time: opening.no_access_time,
     }
 }

@@ -137,6 +137,7 @@ pub(crate) struct Opening {
     pub(crate) execute: bool,
     pub(crate) append: bool,
     pub(crate) truncate: bool,
+    pub(crate) no_access_time: bool,
     pub(crate) exclusive: bool,
 }
 
@@ -152,6 +153,7 @@ pub(crate) fn opening(flags: i32) -> Opening {
         execute,
         append: write && flags & libc::O_APPEND != 0,
         truncate: flags & libc::O_TRUNC != 0,
+        no_access_time: flags & libc::O_NOATIME != 0,
         exclusive: flags & libc::O_EXCL != 0,
     }
 }

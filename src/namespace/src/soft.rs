@@ -383,7 +383,11 @@ impl Namespace {
         if let Some(written) = written {
             if let Some(content) = &written.content {
                 let key = self.keys.content(inode);
-                if content.is_empty() { state.delete(key) } else { state.put(key, content.to_vec()) }
+                if content.is_empty() {
+                    state.delete(key)
+                } else {
+                    state.put(key, content.to_vec())
+                }
             }
             for (chunk, bytes) in &written.allocations {
                 state.put(self.keys.allocation(inode, *chunk), encode(bytes));

@@ -45,9 +45,12 @@ pub struct ChangeReply {
     pub index: LogIndex,
     /// What the file-system rules answered.
     pub result: Result<Outcome, FsError>,
+    /// The appointment of the minister that answers.
+    pub epoch: Epoch,
     /// The change is not in the log yet.
     pub soft: Option<SoftMark>,
-    /// Of this client's writes, all up to this time are in the log: it may forget them.
+    /// Of the writes under this appointment, all up to this time are in the log: their client may
+    /// forget them.
     pub logged_until: Timestamp,
 }
 

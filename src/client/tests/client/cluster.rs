@@ -19,12 +19,12 @@ use ministry_types::government::{
 use ministry_types::kv::{Kv, MemoryKv};
 use ministry_types::limits::KEEP_ALIVE_INTERVAL;
 use ministry_types::{
-    Caller, ClientId, ClusterId, Epoch, InodeId, LogIndex, MapVersion, MinistryId, NodeId,
+    Caller, ClientId, ClusterId, Epoch, FsError, InodeId, LogIndex, MapVersion, MinistryId, NodeId,
     SessionId, Timestamp,
 };
 use ministry_wire::minister::{
-    ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest, Ministry, QueryReply,
-    QueryRequest, Refusal,
+    AppendTurn, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest, Ministry,
+    QueryReply, QueryRequest, ReclaimReply, ReclaimRequest, Refusal,
 };
 use parking_lot::Mutex;
 use rand::SeedableRng;
@@ -363,7 +363,12 @@ impl Node {
         let offices = self.cluster.inner.offices.lock();
         let office = &offices[&ministry];
         let orphans = office.rules.orphans_awaiting(&office.state, session, 100).unwrap();
-        KeepAliveReply { epoch: office.epoch, orphans, lives_for: 5 * KEEP_ALIVE_INTERVAL }
+        KeepAliveReply {
+            epoch: office.epoch,
+            orphans,
+            lives_for: 5 * KEEP_ALIVE_INTERVAL,
+            logged_until: Timestamp(0),
+        }
     }
 
     fn wrong_ministry(&self, owner: MinistryId) -> Refusal {
@@ -392,7 +397,8 @@ impl Node {
                 if result.is_ok() {
                     office.applied.push(word.to_owned());
                 }
-                Ok(ChangeReply { index, result })
+                let (epoch, logged_until) = (office.epoch, Timestamp(0));
+                Ok(ChangeReply { index, result, epoch, soft: None, logged_until })
             }
             CommandReply::Elsewhere { owner } => Err(self.wrong_ministry(owner)),
             CommandReply::UnknownSession => Err(Refusal::UnknownSession),
@@ -499,6 +505,37 @@ impl Ministry for Node {
 
     async fn usage(self, _: Context) -> Option<FsUsage> {
         (self.id == node(3)).then(|| FsUsage { total_bytes: 42, ..FsUsage::default() })
+    }
+
+    async fn reclaim(self, _: Context, request: ReclaimRequest) -> Result<ReclaimReply, Refusal> {
+        self.office(request.ministry)?;
+        let offices = self.cluster.inner.offices.lock();
+        Ok(ReclaimReply { epoch: offices[&request.ministry].epoch })
+    }
+
+    async fn append_turn(
+        self,
+        _: Context,
+        ministry: MinistryId,
+        _: SessionId,
+        inode: InodeId,
+    ) -> Result<Result<AppendTurn, FsError>, Refusal> {
+        self.office(ministry)?;
+        let offices = self.cluster.inner.offices.lock();
+        let office = &offices[&ministry];
+        let found = office.rules.attributes(&office.state, inode).unwrap();
+        Ok(found.map(|attributes| AppendTurn { turn: 1, attributes }).ok_or(FsError::Stale))
+    }
+
+    async fn end_turn(
+        self,
+        _: Context,
+        ministry: MinistryId,
+        _: SessionId,
+        _: InodeId,
+        _: u64,
+    ) -> Result<(), Refusal> {
+        self.office(ministry)
     }
 }
 
