@@ -18,7 +18,8 @@ use ministry_types::{
     ClientId, Epoch, FsError, InodeId, LogIndex, MapVersion, MinistryId, NodeId, SessionId,
 };
 use ministry_wire::minister::{
-    ChangeReply, ChangeRequest, KeepAliveReply, KeepAliveRequest, QueryReply, QueryRequest, Refusal,
+    ChangeReply, ChangeRequest, KeepAliveReply, KeepAliveRequest, QueryReply, QueryRequest,
+    Refusal, ReignId,
 };
 use ministry_wire::node::{GroupReport, Handover, NodeRefusal};
 use tokio::sync::watch;
@@ -70,12 +71,15 @@ pub(super) struct Memory {
     pub turns: Arc<Turns>,
     /// What the minister before had not logged.
     pub reclaim: Reclaim,
+    /// Which reign.
+    pub reign: ReignId,
 }
 
 impl Memory {
     /// The beginning of a reign in which these sessions have to be heard.
-    pub fn new(sessions: BTreeSet<SessionId>) -> Arc<Memory> {
+    pub fn new(reign: ReignId, sessions: BTreeSet<SessionId>) -> Arc<Memory> {
         Arc::new(Memory {
+            reign,
             soft: Arc::default(),
             turns: Arc::default(),
             reclaim: Reclaim::new(sessions),
@@ -99,7 +103,7 @@ impl Office {
             sessions: Sessions::default(),
             serving: AtomicU64::new(0),
             newest: watch::Sender::new(Epoch(0)),
-            memory: ArcSwap::new(Memory::new(BTreeSet::new())),
+            memory: ArcSwap::new(Memory::new(ReignId::default(), BTreeSet::new())),
         })
     }
 
@@ -194,7 +198,7 @@ impl Office {
     ) -> Result<(Epoch, Arc<Memory>), Refusal> {
         let (epoch, memory) = self.known_session(session, client)?;
         if !memory.reclaim.was_heard(session) {
-            return Err(Refusal::ReclaimFirst { epoch });
+            return Err(Refusal::ReclaimFirst { reign: memory.reign });
         }
         self.opened(&memory).await?;
         Ok((epoch, memory))
@@ -302,7 +306,8 @@ impl Office {
         let orphans = namespace
             .orphans_awaiting(self.machine.reader(), session, ORPHANS_PER_KEEP_ALIVE)
             .map_err(|_| Refusal::Unknown)?;
-        Ok(KeepAliveReply { epoch, orphans, lives_for: SESSION_TIMEOUT, logged_until })
+        let reign = memory.reign;
+        Ok(KeepAliveReply { epoch, orphans, lives_for: SESSION_TIMEOUT, reign, logged_until })
     }
 
     /// Carries out a change.
@@ -315,7 +320,7 @@ impl Office {
         self.check_ownership(request.operation.routing_inode())?;
         let started = Instant::now();
         let word = request.operation.word();
-        let reply = match self.without_log(&request, epoch, &memory).await? {
+        let reply = match self.without_log(&request, &memory).await? {
             Some(reply) => reply,
             None => self.by_log(request, epoch, &memory).await?,
         };
@@ -360,7 +365,8 @@ impl Office {
                     memory.turns.end(inode, session, turn, true);
                 }
                 let logged_until = memory.soft.logged_until();
-                Ok(ChangeReply { index, result, epoch, soft: None, logged_until })
+                let reign = memory.reign;
+                Ok(ChangeReply { index, result, reign, soft: None, logged_until })
             }
             other => {
                 tracing::error!(ministry = %self.ministry, ?other, "not the answer to a change");

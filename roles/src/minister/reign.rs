@@ -12,7 +12,7 @@ use std::time::Duration;
 use ministry_namespace::Command;
 use ministry_types::limits::ATTEMPT_TIMEOUT;
 use ministry_types::{Epoch, InodeId};
-use ministry_wire::minister::Refusal;
+use ministry_wire::minister::{Refusal, ReignId};
 use ministry_wire::node::Appointment;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -142,7 +142,9 @@ impl Office {
         self.take_ranges(epoch).await?;
         let known = self.machine.namespace().sessions(self.machine.reader());
         let known = known.map_err(|_| Refusal::Unknown)?;
-        self.begin_memory(Memory::new(known.iter().map(|(session, _)| *session).collect()));
+        let incarnation = self.surroundings.clock.now().0;
+        let sessions = known.iter().map(|(session, _)| *session).collect();
+        self.begin_memory(Memory::new(ReignId { epoch, incarnation }, sessions));
         self.sessions.begin(known, Instant::now());
         self.serving.store(epoch.0, Ordering::Release);
         self.reclaim_all(epoch).await

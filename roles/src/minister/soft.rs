@@ -20,8 +20,8 @@ use ministry_namespace::{Namespace, Replay, SoftView, SoftWrite, Softly, Unlogge
 use ministry_types::kv::{KvError, KvRead};
 use ministry_types::limits::{UNLOGGED_BYTES_MAX, UNLOGGED_FILES_MAX};
 use ministry_types::operations::{ChangeResult, Operation};
-use ministry_types::{Caller, Epoch, InodeId, SessionId, Timestamp};
-use ministry_wire::minister::{RequestId, SoftMark};
+use ministry_types::{Caller, InodeId, SessionId, Timestamp};
+use ministry_wire::minister::{ReignId, RequestId, SoftMark};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -126,10 +126,12 @@ impl SoftTable {
         state: &dyn KvRead,
         write: &Write<'_>,
     ) -> Result<Wrote, KvError> {
-        let Write { id, caller, operation, epoch, .. } = *write;
+        let Write { id, caller, operation, reign, .. } = *write;
         let inode = operation.routing_inode();
         let mut inner = self.inner.lock();
-        if let Some(known) = inner.answered(id) {
+        // A write that is told again is known by its time: its slot may have gone on.
+        let again = write.time.is_some();
+        if let Some(known) = inner.answered(id).filter(|_| !again) {
             return Ok(known);
         }
         if inner.files.get(&inode).is_some_and(|file| file.in_flight > 0) {
@@ -138,7 +140,7 @@ impl SoftTable {
         if inner.bytes > UNLOGGED_BYTES_MAX || inner.files.len() >= UNLOGGED_FILES_MAX {
             return Ok(Wrote::MustBeLogged);
         }
-        match namespace.replayed(state, id.session, id.slot, id.sequence)? {
+        match namespace.replayed(state, id.session, id.slot, id.sequence)?.filter(|_| !again) {
             Some(Replay::Answered(reply)) => return Ok(Wrote::Answered(reply, None)),
             Some(Replay::Stale) => return Ok(Wrote::Stale),
             None => {}
@@ -149,7 +151,7 @@ impl SoftTable {
             let look_up =
                 |inode| inner.files.get(&inode).and_then(|file: &File| file.unlogged.clone());
             let view = SoftView::new(namespace, state, &look_up);
-            if write.time.is_some() && namespace.written_until(&view, inode)? >= time {
+            if again && namespace.written_until(&view, inode)? >= time {
                 return Ok(Wrote::Stale);
             }
             let RequestId { session, slot, sequence } = id;
@@ -163,9 +165,13 @@ impl SoftTable {
                 let time = unlogged.newest().unwrap_or(time);
                 inner.last_time = inner.last_time.max(time);
                 inner.put(inode, unlogged);
-                let (reply, mark) = (Ok(outcome), SoftMark { epoch, time });
+                let (reply, mark) = (Ok(outcome), SoftMark { reign, time });
                 let answer = Answer { sequence: id.sequence, reply: reply.clone(), mark };
-                inner.answers.insert((id.session, id.slot), answer);
+                let known = inner.answers.entry((id.session, id.slot));
+                let known = known.or_insert(Answer { sequence: 0, reply: reply.clone(), mark });
+                if known.sequence < id.sequence {
+                    *known = answer;
+                }
                 drop(inner);
                 self.dirty.notify_one();
                 Wrote::Answered(reply, Some(mark))
@@ -276,7 +282,7 @@ pub(super) struct Write<'a> {
     /// What to write.
     pub operation: &'a Operation,
     /// The reign.
-    pub epoch: Epoch,
+    pub reign: ReignId,
     /// The time of day.
     pub now: Timestamp,
     /// Of a write that is told again: the time that it got.

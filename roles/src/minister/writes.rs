@@ -39,12 +39,12 @@ impl Office {
     pub(super) async fn without_log(
         &self,
         request: &ChangeRequest,
-        epoch: Epoch,
         memory: &Memory,
     ) -> Result<Option<ChangeReply>, Refusal> {
+        let reign = memory.reign;
         let logged_until = memory.soft.logged_until();
         let answer = |index, result, soft| {
-            Ok(Some(ChangeReply { index, result, epoch, soft, logged_until }))
+            Ok(Some(ChangeReply { index, result, reign, soft, logged_until }))
         };
         match memory.soft.answered(request.id) {
             None | Some(Wrote::MustBeLogged | Wrote::Occupied) => {}
@@ -68,7 +68,7 @@ impl Office {
             id: request.id,
             caller: &request.caller,
             operation: &request.operation,
-            epoch,
+            reign,
             now: self.surroundings.clock.now(),
             time: None,
         };
@@ -215,7 +215,7 @@ impl Office {
         for write in late {
             self.write_again(epoch, &memory, session, write).await?;
         }
-        Ok(ReclaimReply { epoch })
+        Ok(ReclaimReply { reign: memory.reign })
     }
 
     /// Hears all sessions, carries out what they tell, and serves from then on.
@@ -245,19 +245,21 @@ impl Office {
         if !operation.is_write() {
             return Ok(());
         }
-        let id = RequestId { session, slot, sequence };
+        let (id, reign) = (RequestId { session, slot, sequence }, memory.reign);
         let now = self.surroundings.clock.now();
         let again =
-            Write { id, caller: &caller, operation: &operation, epoch, now, time: Some(time) };
+            Write { id, caller: &caller, operation: &operation, reign, now, time: Some(time) };
         let (_, wrote) = self.write_when_free(memory, &again).await?;
         match wrote {
             Wrote::Answered(..) | Wrote::Stale => Ok(()),
             Wrote::Occupied => Err(Refusal::Busy { retry_after: Duration::from_millis(20) }),
             Wrote::MustBeLogged => {
-                let change =
-                    Command::Change { epoch, session, slot, sequence, caller, time, operation };
-                let (_, reply) = self.command(&change).await?;
-                tracing::debug!(ministry = %self.ministry, ?reply, "a write was logged again");
+                let begun = memory.soft.begin(Some(operation.routing_inode()));
+                let unlogged = begun.unlogged.iter().map(|one| (**one).clone()).collect();
+                let again = Command::WriteAgain { epoch, caller, time, operation };
+                let then = Some(Box::new(again));
+                self.command(&Command::Settle { epoch, unlogged, then }).await?;
+                begun.logged();
                 Ok(())
             }
         }

@@ -130,6 +130,7 @@ impl Core {
                         return Tried::Answered(reply.result);
                     }
                     doubtful = true;
+                    self.wait(backoff).await;
                 }
                 Attempt::Unknown(doubt) => {
                     doubtful = true;
@@ -172,7 +173,7 @@ impl Core {
             }
         }
         self.ministries.saw(ministry, reply.index);
-        self.sessions.unlogged.logged(ministry, reply.epoch, reply.logged_until);
+        self.sessions.unlogged.logged(ministry, reply.reign, reply.logged_until);
         true
     }
 
@@ -253,7 +254,7 @@ impl Core {
     async fn after_refusal(&self, session: &Arc<Session>, refused: Refused, backoff: &mut Backoff) {
         match refused {
             Refused::UnknownSession => self.sessions.lost(session),
-            Refused::ReclaimFirst(epoch) => self.sessions.reclaim(session, epoch).await,
+            Refused::ReclaimFirst(reign) => self.sessions.reclaim(session, Some(reign)).await,
             _ => {}
         }
         self.ministries.after_refusal(refused, backoff).await;

@@ -149,9 +149,10 @@ impl Client {
         self.core.operation("statfs", |_| self.core.usage()).await
     }
 
-    /// Ends all sessions, so that nobody waits for this client. What is still under way goes on
-    /// under new ones.
+    /// Waits until every write is in the log, and ends all sessions, so that nobody waits for this
+    /// client. What is still under way goes on under new ones.
     pub async fn shutdown(&self) {
+        self.core.sessions.settle_all().await;
         self.core.sessions.close_all().await;
     }
 }

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use ministry_types::{Epoch, MapVersion};
+use ministry_types::MapVersion;
+use ministry_wire::minister::ReignId;
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -43,7 +44,7 @@ pub(crate) enum Refused {
     /// Too much under way there.
     Busy(Duration),
     /// A new minister wants to hear of unlogged writes first.
-    ReclaimFirst(Epoch),
+    ReclaimFirst(ReignId),
 }
 
 /// Why the outcome is not known.

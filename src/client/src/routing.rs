@@ -227,7 +227,7 @@ impl Ministries {
             Refusal::UnknownSession => Refused::UnknownSession,
             Refusal::StaleRequest => Refused::Stale,
             Refusal::Busy { retry_after } => Refused::Busy(retry_after),
-            Refusal::ReclaimFirst { epoch } => Refused::ReclaimFirst(epoch),
+            Refusal::ReclaimFirst { reign } => Refused::ReclaimFirst(reign),
             Refusal::Unknown => return Attempt::Unknown(Doubt::Unresolved),
         })
     }

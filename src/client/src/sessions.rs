@@ -12,9 +12,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ministry_types::limits::{ATTEMPT_TIMEOUT, KEEP_ALIVE_INTERVAL};
-use ministry_types::{Epoch, InodeId, MinistryId, SessionId};
-use ministry_wire::minister::{KeepAliveReply, KeepAliveRequest, ReclaimRequest};
+use ministry_types::limits::{
+    ATTEMPT_TIMEOUT, KEEP_ALIVE_INTERVAL, OPERATION_TIMEOUT, SETTLE_INTERVAL,
+};
+use ministry_types::{InodeId, MinistryId, SessionId};
+use ministry_wire::minister::{KeepAliveReply, KeepAliveRequest, ReclaimRequest, ReignId};
 use parking_lot::Mutex;
 use rand::RngCore;
 use rand::rngs::SmallRng;
@@ -104,6 +106,25 @@ impl Sessions {
         }
     }
 
+    /// Waits until the log has every write of this client, at most [`OPERATION_TIMEOUT`].
+    pub async fn settle_all(self: &Arc<Sessions>) {
+        let settle = async {
+            for ministry in self.unlogged.ministries() {
+                // Under a new session, where the old one has ended.
+                while let Some(session) = self.get(ministry).await {
+                    self.refresh(&session).await;
+                    if self.unlogged.is_empty(ministry) {
+                        break;
+                    }
+                    tokio::time::sleep(SETTLE_INTERVAL / 2).await;
+                }
+            }
+        };
+        if timeout(OPERATION_TIMEOUT, settle).await.is_err() {
+            tracing::warn!("some writes were never told to be logged");
+        }
+    }
+
     /// Ends all sessions, so that nobody waits for this client.
     pub async fn close_all(&self) {
         let sessions = std::mem::take(&mut *self.table.lock());
@@ -121,16 +142,16 @@ impl Sessions {
         futures::future::join_all(closing).await;
     }
 
-    /// Tells the minister of `epoch` what earlier ones had not logged of this client's writes. What
-    /// does not succeed is asked for again by the minister's next refusal.
-    pub async fn reclaim(&self, session: &Session, epoch: Epoch) {
+    /// Tells a new minister what earlier ones had not logged of this client's writes: the one of
+    /// `reign`, or whoever is in office now. What does not succeed is asked for again by the
+    /// minister's next refusal.
+    pub async fn reclaim(&self, session: &Session, reign: Option<ReignId>) {
         let (ministry, id) = (session.ministry, session.id);
         let _one = session.reclaiming.lock().await;
-        if self.unlogged.was_told(ministry, id, epoch) {
+        if reign.is_some_and(|reign| self.unlogged.was_told(ministry, id, reign)) {
             return;
         }
-        let epoch = epoch.max(self.ministries.epoch(ministry));
-        let mut writes = self.unlogged.begin_reclaim(ministry, epoch).into_iter().peekable();
+        let mut writes = self.unlogged.begin_reclaim(ministry).into_iter().peekable();
         loop {
             let part: Vec<_> = writes.by_ref().take(WRITES_PER_RECLAIM).collect();
             let (count, more) = (part.len(), writes.peek().is_some());
@@ -140,8 +161,8 @@ impl Sessions {
             });
             match attempt.await {
                 Attempt::Done(reply) if !more => {
-                    tracing::debug!(%ministry, count, epoch = %reply.epoch, "reclaimed");
-                    return self.unlogged.reclaimed(ministry, id, reply.epoch);
+                    tracing::debug!(%ministry, count, reign = ?reply.reign, "reclaimed");
+                    return self.unlogged.reclaimed(ministry, id, reply.reign);
                 }
                 Attempt::Done(_) => {}
                 other => return tracing::debug!(%ministry, ?other, "not reclaimed yet"),
@@ -150,15 +171,20 @@ impl Sessions {
     }
 
     /// Gives one sign of life, to hear what is logged.
-    pub async fn refresh(&self, session: &Session) {
+    pub async fn refresh(&self, session: &Arc<Session>) {
         let (ministry, id) = (session.ministry, session.id);
         let request = KeepAliveRequest { ministry, session: id, closed: Vec::new() };
         let attempt = self.ministries.attempt(ministry, |client, context| async move {
             client.keep_alive(context, request).await
         });
         match attempt.await {
-            Attempt::Done(reply) => self.unlogged.logged(ministry, reply.epoch, reply.logged_until),
-            Attempt::NotDone(Refused::ReclaimFirst(epoch)) => self.reclaim(session, epoch).await,
+            Attempt::Done(reply) => self.unlogged.logged(ministry, reply.reign, reply.logged_until),
+            Attempt::NotDone(Refused::ReclaimFirst(reign)) => {
+                self.reclaim(session, Some(reign)).await;
+            }
+            Attempt::NotDone(refused) if self.ministries.is_end(ministry, refused) => {
+                self.lost(session);
+            }
             other => tracing::debug!(%ministry, ?other, "no sign of life was taken"),
         }
     }
@@ -200,9 +226,9 @@ impl Sessions {
                         open_files: Arc::clone(&self.open_files),
                     };
                     keeper.heard(&reply);
-                    if !self.unlogged.is_empty(ministry) {
+                    if !self.unlogged.begin_session(ministry, id, reply.reign) {
                         // Of a session that has ended; the minister may never have heard of them.
-                        self.reclaim(session, reply.epoch).await;
+                        self.reclaim(session, None).await;
                     }
                     return Ok(AbortOnDropHandle::new(tokio::spawn(keeper.run())));
                 }
@@ -236,7 +262,7 @@ impl Keeper {
                     let (Some(sessions), Some(session)) =
                         (self.sessions.upgrade(), self.session.upgrade()) else { return };
                     told = epoch;
-                    sessions.reclaim(&session, epoch).await;
+                    sessions.reclaim(&session, None).await;
                     continue;
                 }
             };
@@ -282,10 +308,10 @@ impl Keeper {
                     return false;
                 }
                 Attempt::NotDone(refused) => {
-                    if let (Refused::ReclaimFirst(epoch), Some(sessions), Some(session)) =
+                    if let (Refused::ReclaimFirst(reign), Some(sessions), Some(session)) =
                         (refused, self.sessions.upgrade(), self.session.upgrade())
                     {
-                        sessions.reclaim(&session, epoch).await;
+                        sessions.reclaim(&session, Some(reign)).await;
                     }
                     self.ministries.after_refusal(refused, &mut backoff).await;
                 }
@@ -307,7 +333,7 @@ impl Keeper {
             self.open_files.orphaned(*orphan);
         }
         if let Some(sessions) = self.sessions.upgrade() {
-            sessions.unlogged.logged(self.ministry, reply.epoch, reply.logged_until);
+            sessions.unlogged.logged(self.ministry, reply.reign, reply.logged_until);
         }
     }
 }

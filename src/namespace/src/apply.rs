@@ -84,6 +84,14 @@ impl Namespace {
             return self
                 .change(state, &Change { session, slot, sequence, caller, time, operation });
         }
+        if let Command::WriteAgain { caller, time, operation, .. } = command {
+            let again = self.attempt(state, caller, *time, |work| work.write_again(operation))?;
+            return Ok(match again {
+                Ok(()) => CommandReply::Done,
+                Err(Refused::Fs(error)) => CommandReply::Change(Err(error)),
+                Err(Refused::Elsewhere(owner)) => CommandReply::Elsewhere { owner },
+            });
+        }
         let root = Caller::root();
         let transfers = matches!(command, Command::GiveAway { .. } | Command::Adopt { .. });
         let attempt =
@@ -145,7 +153,10 @@ impl Work<'_> {
     /// Everything but reigns and changes.
     fn administer(&mut self, command: &Command) -> Ruled<CommandReply> {
         match command {
-            Command::Reign { .. } | Command::Change { .. } | Command::Settle { .. } => {
+            Command::Reign { .. }
+            | Command::Change { .. }
+            | Command::Settle { .. }
+            | Command::WriteAgain { .. } => {
                 unreachable!("these have ways of their own")
             }
             Command::Found { time, .. } => self.found(*time)?,

@@ -132,6 +132,18 @@ pub enum Command {
         /// Neither a reign nor a further one of these.
         then: Option<Box<Command>>,
     },
+    /// A write that an earlier minister acknowledged in memory, and that the present one cannot
+    /// keep there. Done only if nothing as new is in the log.
+    WriteAgain {
+        /// The reign.
+        epoch: Epoch,
+        /// On whose behalf.
+        caller: Caller,
+        /// The time that it got.
+        time: Timestamp,
+        /// The write, its place settled.
+        operation: Operation,
+    },
     /// From now on storage refuses what was sent to a chunked file before: whoever had the turn to
     /// append has not given it back. One that is not chunked stays as it is.
     Fence {
@@ -168,6 +180,7 @@ impl Command {
             | Command::GiveAway { epoch, .. }
             | Command::Adopt { epoch, .. }
             | Command::Settle { epoch, .. }
+            | Command::WriteAgain { epoch, .. }
             | Command::Fence { epoch, .. } => *epoch,
         }
     }

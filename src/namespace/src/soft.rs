@@ -420,6 +420,19 @@ pub enum Replay {
 }
 
 impl Work<'_> {
+    /// A write of an earlier reign: not done if its file has one as new in the log.
+    pub(crate) fn write_again(&mut self, operation: &Operation) -> Ruled<()> {
+        let inode = operation.routing_inode();
+        let Some(record) = self.records().inode_here(inode)? else { return Ok(()) };
+        if record.logged_until >= self.time {
+            return Ok(());
+        }
+        self.carry_out_write(operation)?;
+        let time = self.time;
+        self.edit_inode(inode, |record| record.logged_until = time)?;
+        Ok(())
+    }
+
     /// The operations that may go without the log.
     fn carry_out_write(&mut self, operation: &Operation) -> Ruled<Outcome> {
         if !operation.is_write() {

@@ -77,9 +77,9 @@ pub const UNLOGGED_FILES_MAX: usize = 65_536;
 pub const UNLOGGED_BYTES_MAX: usize = 64 << 20;
 /// Bytes of writes that one client keeps until they are logged; beyond, writes wait.
 pub const UNLOGGED_BYTES_PER_CLIENT_MAX: usize = 16 << 20;
-/// A new minister waits this long for sessions of which it hears nothing; the others tell at once
-/// what the one before had not logged.
-pub const RECLAIM_GRACE: Duration = Duration::from_millis(500);
+/// A new minister waits this long for sessions of which it hears nothing: as long as they live. The
+/// others tell at once what the one before had not logged.
+pub const RECLAIM_GRACE: Duration = SESSION_TIMEOUT;
 /// A turn to append that is not given back by then is taken away.
 pub const APPEND_TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Entries in one answer to a listing.

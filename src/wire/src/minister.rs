@@ -45,21 +45,31 @@ pub struct ChangeReply {
     pub index: LogIndex,
     /// What the file-system rules answered.
     pub result: Result<Outcome, FsError>,
-    /// The appointment of the minister that answers.
-    pub epoch: Epoch,
+    /// The reign of the minister that answers.
+    pub reign: ReignId,
     /// The change is not in the log yet.
     pub soft: Option<SoftMark>,
-    /// Of the writes under this appointment, all up to this time are in the log: their client may
+    /// Of the writes under this reign, all up to this time are in the log: their client may
     /// forget them.
     pub logged_until: Timestamp,
+}
+
+/// One minister from the beginning of its service to its end. A node that restarts and goes on under
+/// the same appointment has forgotten what was not logged: it begins another reign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct ReignId {
+    /// The appointment.
+    pub epoch: Epoch,
+    /// Tells one beginning from the next.
+    pub incarnation: i64,
 }
 
 /// A write that the minister has in memory alone. The client keeps it until it is logged, and
 /// tells it to the next minister.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SoftMark {
-    /// The appointment of the minister that has it.
-    pub epoch: Epoch,
+    /// The reign of the minister that has it.
+    pub reign: ReignId,
     /// The write's `ctime`, which no other write of the ministry has.
     pub time: Timestamp,
 }
@@ -95,8 +105,8 @@ pub struct ReclaimRequest {
 /// The answer to a [`ReclaimRequest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReclaimReply {
-    /// The appointment under which the writes were taken up.
-    pub epoch: Epoch,
+    /// The reign in which the writes were taken up.
+    pub reign: ReignId,
 }
 
 /// A turn to append to a chunked file: nobody else has one until it is given back, by
@@ -171,10 +181,10 @@ pub enum Refusal {
     Unknown,
     /// The minister is new: it has to hear first which writes of this session the one before had
     /// not logged ([`Ministry::reclaim`]).
-    #[error("a new minister (epoch {epoch}) has to hear of unlogged writes first")]
+    #[error("a new minister (epoch {}) has to hear of unlogged writes first", reign.epoch)]
     ReclaimFirst {
-        /// Its appointment.
-        epoch: Epoch,
+        /// Its reign.
+        reign: ReignId,
     },
 }
 
@@ -199,6 +209,8 @@ pub struct KeepAliveReply {
     pub orphans: Vec<InodeId>,
     /// The session lives this long from the sending of the request.
     pub lives_for: Duration,
+    /// The minister's reign.
+    pub reign: ReignId,
     /// As [`ChangeReply::logged_until`].
     pub logged_until: Timestamp,
 }

@@ -24,7 +24,7 @@ use ministry_types::{
 };
 use ministry_wire::minister::{
     AppendTurn, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest, Ministry,
-    QueryReply, QueryRequest, ReclaimReply, ReclaimRequest, Refusal,
+    QueryReply, QueryRequest, ReclaimReply, ReclaimRequest, Refusal, ReignId,
 };
 use parking_lot::Mutex;
 use rand::SeedableRng;
@@ -367,6 +367,7 @@ impl Node {
             epoch: office.epoch,
             orphans,
             lives_for: 5 * KEEP_ALIVE_INTERVAL,
+            reign: ReignId { epoch: office.epoch, incarnation: 0 },
             logged_until: Timestamp(0),
         }
     }
@@ -397,8 +398,8 @@ impl Node {
                 if result.is_ok() {
                     office.applied.push(word.to_owned());
                 }
-                let (epoch, logged_until) = (office.epoch, Timestamp(0));
-                Ok(ChangeReply { index, result, epoch, soft: None, logged_until })
+                let reign = ReignId { epoch: office.epoch, incarnation: 0 };
+                Ok(ChangeReply { index, result, reign, soft: None, logged_until: Timestamp(0) })
             }
             CommandReply::Elsewhere { owner } => Err(self.wrong_ministry(owner)),
             CommandReply::UnknownSession => Err(Refusal::UnknownSession),
@@ -510,7 +511,8 @@ impl Ministry for Node {
     async fn reclaim(self, _: Context, request: ReclaimRequest) -> Result<ReclaimReply, Refusal> {
         self.office(request.ministry)?;
         let offices = self.cluster.inner.offices.lock();
-        Ok(ReclaimReply { epoch: offices[&request.ministry].epoch })
+        let epoch = offices[&request.ministry].epoch;
+        Ok(ReclaimReply { reign: ReignId { epoch, incarnation: 0 } })
     }
 
     async fn append_turn(
