@@ -265,6 +265,9 @@ impl Office {
             return Err(Refusal::Busy { retry_after: Duration::from_secs(1) });
         }
         let memory = self.memory();
+        // A client that asks for it has written nothing in it, although the log may know it: the
+        // answer of the minister before was lost.
+        memory.reclaim.forget(session);
         self.opened(&memory).await?;
         self.command(&Command::OpenSession { epoch, session, client }).await?;
         self.sessions.add(session, client, Instant::now());
