@@ -19,6 +19,8 @@ pub mod command;
 pub mod office;
 pub mod overlay;
 
+mod acl;
+mod acl_attributes;
 mod apply;
 mod attributes;
 mod create;

@@ -18,6 +18,8 @@ pub const XATTR_NAME_BYTES_MAX: usize = 255;
 pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
 /// Bytes of all names and values of one inode's extended attributes: they are one record.
 pub const XATTRS_BYTES_MAX: usize = 131_072;
+/// Entries of an access control list: the kernel hands over one page of them (`PAGE_SIZE`).
+pub const ACL_ENTRIES_MAX: usize = 511;
 /// Further groups of a caller; Linux allows 65,536, NFS 16. Sent with every request.
 pub const CALLER_GROUPS_MAX: usize = 1024;
 

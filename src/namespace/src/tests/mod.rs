@@ -1,8 +1,10 @@
 //! Tests of the rules as a whole, through commands and questions alone.
 
+mod acls;
 mod against_model;
 mod contents;
 mod listing;
+mod lists;
 mod model;
 mod names;
 mod ownership;
