@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use futures::StreamExt;
-use ministry_types::limits::LISTING_ENTRIES_MAX;
+use ministry_types::limits::{LISTING_ENTRIES_MAX, PATH_STEPS_MAX};
 use ministry_types::operations::{
     Answer, Entry, Name, Operation, Outcome, Query, RenameMode, SetAttributes, XattrMode,
 };
@@ -19,8 +19,6 @@ use crate::retry::Backoff;
 
 /// Questions for the attributes of one listing that are under way at the same time.
 const LISTING_QUESTIONS: usize = 16;
-/// Steps of a path; deeper is taken for damage. The kernel allows half as many.
-const PATH_STEPS_MAX: usize = 4096;
 
 /// A new object.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,5 +10,6 @@ mod names;
 mod ownership;
 mod replay;
 mod sessions;
+mod times;
 mod transfer;
 mod world;
