@@ -194,7 +194,11 @@ impl Office {
         if !self.sessions.has_room() {
             return Err(Refusal::Busy { retry_after: Duration::from_secs(1) });
         }
-        self.command(&Command::OpenSession { epoch, session, client }).await?;
+        let (_, reply) = self.command(&Command::OpenSession { epoch, session, client }).await?;
+        if reply != CommandReply::Done {
+            // The log has filled the last place since.
+            return Err(Refusal::Busy { retry_after: Duration::from_secs(1) });
+        }
         self.sessions.add(session, client, Instant::now());
         self.alive(epoch, session)
     }

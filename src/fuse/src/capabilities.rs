@@ -95,6 +95,13 @@ mod tests {
     }
 
     #[test]
+    fn umask_and_lists_are_left_to_the_minister_and_handles_are_found_again() {
+        let flags = wanted(&Tuning { max_background: 64, readdirplus: true });
+        assert!(flags.contains(InitFlags::FUSE_DONT_MASK | InitFlags::FUSE_EXPORT_SUPPORT));
+        assert!(!flags.contains(InitFlags::FUSE_POSIX_ACL), "the kernel would judge");
+    }
+
+    #[test]
     fn listings_with_attributes_are_asked_for_only_where_wanted() {
         let flags = wanted(&Tuning { max_background: 64, readdirplus: false });
         assert!(!flags.contains(InitFlags::FUSE_DO_READDIRPLUS));
