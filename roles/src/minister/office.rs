@@ -269,7 +269,11 @@ impl Office {
         // answer of the minister before was lost.
         memory.reclaim.forget(session);
         self.opened(&memory).await?;
-        self.command(&Command::OpenSession { epoch, session, client }).await?;
+        let (_, reply) = self.command(&Command::OpenSession { epoch, session, client }).await?;
+        if reply != CommandReply::Done {
+            // The log has filled the last place since.
+            return Err(Refusal::Busy { retry_after: Duration::from_secs(1) });
+        }
         self.sessions.add(session, client, Instant::now());
         self.alive(epoch, &memory, session)
     }

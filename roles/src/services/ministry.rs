@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::minister::Office;
 use crate::node::NodeContext;
+use crate::services::admission::{answer_bytes, change_bytes};
 
 #[derive(Clone)]
 pub(super) struct MinistryService {
@@ -50,6 +51,15 @@ impl MinistryService {
             }
         })
     }
+}
+
+/// Counts what is refused for want of room, here or further in.
+async fn counted<T>(request: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    let result = request.await;
+    if matches!(result, Err(Refusal::Busy { .. })) {
+        metrics::counter!("ministry_minister_busy_total").increment(1);
+    }
+    result
 }
 
 impl Ministry for MinistryService {
@@ -89,11 +99,19 @@ impl Ministry for MinistryService {
     }
 
     async fn change(self, _: Context, request: ChangeRequest) -> Result<ChangeReply, Refusal> {
-        self.office(request.ministry)?.change(request, self.client()).await
+        counted(async {
+            let _room = self.node.admission.admit(change_bytes(&request.operation))?;
+            self.office(request.ministry)?.change(request, self.client()).await
+        })
+        .await
     }
 
     async fn query(self, _: Context, request: QueryRequest) -> Result<QueryReply, Refusal> {
-        self.office(request.ministry)?.query(request, self.client()).await
+        counted(async {
+            let _room = self.node.admission.admit(answer_bytes(&request.query))?;
+            self.office(request.ministry)?.query(request, self.client()).await
+        })
+        .await
     }
 
     async fn usage(self, _: Context) -> Option<FsUsage> {

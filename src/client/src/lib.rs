@@ -60,5 +60,5 @@ mod unlogged;
 
 pub use client::{Client, ClientConfig, ConnectError, DataSetup};
 pub use file_data::FileData;
-pub use names::{Listing, NewObject};
+pub use names::{Listing, NewMode, NewObject};
 pub use open_files::{FileHandle, OpenFlags};

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fuser::{FileHandle as Number, FopenFlags, WriteFlags};
-use ministry_client::{Client, FileHandle, OpenFlags};
+use ministry_client::{Client, FileHandle, NewMode, OpenFlags};
 use ministry_types::operations::Entry;
-use ministry_types::{Attributes, Caller, InodeId, limits};
+use ministry_types::{Attributes, Caller, FsError, InodeId, limits};
 
 use crate::convert::{self, Opening, SetFields};
 use crate::directory::{self, Page, Position};
@@ -54,6 +54,21 @@ impl Adapter {
         }
     }
 
+    /// The object behind a number that a file handle has kept: the kernel asks by the name `.`,
+    /// whatever the object is. One without a name has no way back to it, as on a local disk.
+    pub(crate) async fn by_number(
+        &self,
+        caller: &Caller,
+        inode: InodeId,
+    ) -> Result<Attributes, FsError> {
+        match self.client.getattr(caller, inode).await {
+            Ok(attributes) if attributes.links > 0 => Ok(attributes),
+            // The kernel makes `ESTALE` of it.
+            Ok(_) | Err(FsError::Stale) => Err(FsError::NotFound),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) async fn set_attributes(
         &self,
         caller: &Caller,
@@ -82,13 +97,13 @@ impl Adapter {
         caller: Caller,
         parent: InodeId,
         name: &[u8],
-        permissions: u32,
+        mode: NewMode,
         opening: Opening,
     ) -> Result<(Attributes, Opened), Failure> {
         let flags = open_flags(opening);
         let (attributes, file) = self
             .client
-            .create_and_open(&caller, parent, name, permissions, flags, opening.exclusive)
+            .create_and_open(&caller, parent, name, mode, flags, opening.exclusive)
             .await?;
         self.page_cache.saw(&attributes);
         Ok((attributes, self.register(file, opening)?))

@@ -50,7 +50,12 @@ impl Failure {
     fn level(self) -> Level {
         match self {
             Failure::Fs(FsError::Damaged) | Failure::Mount(MountFailure::BadHandle) => Level::ERROR,
-            Failure::Fs(FsError::TimedOut | FsError::Overloaded | FsError::NoSpace)
+            Failure::Fs(
+                FsError::TimedOut
+                | FsError::Overloaded
+                | FsError::NoSpace
+                | FsError::TooManyOpenFiles,
+            )
             | Failure::Mount(MountFailure::TooManyOpen) => Level::WARN,
             Failure::Fs(FsError::Stale) => Level::DEBUG,
             Failure::Fs(_) => Level::TRACE,

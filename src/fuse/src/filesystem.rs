@@ -22,7 +22,7 @@ use fuser::{
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
 };
-use ministry_client::NewObject;
+use ministry_client::{NewMode, NewObject};
 use ministry_types::operations::Entry;
 use ministry_types::{FileKind, FsError, limits};
 
@@ -63,6 +63,9 @@ impl Filesystem for MinistryFilesystem {
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
         self.serve_entry("lookup", reply, move |adapter| async move {
+            if name == b"." {
+                return adapter.by_number(&who.caller(), parent).await;
+            }
             if adapter.overdue.repeats(who.thread(), parent, &name) {
                 return Err(FsError::TimedOut);
             }
@@ -141,9 +144,9 @@ impl Filesystem for MinistryFilesystem {
         let kind = FileKind::from_mode(mode)
             .filter(|kind| !matches!(kind, FileKind::Directory | FileKind::Symlink));
         let Some(kind) = kind else { return reply.error(Errno::EINVAL) };
-        let permissions = convert::new_permissions(mode, umask);
         let device = u64::from(rdev);
-        let new = NewObject { kind, device, ..NewObject::file(permissions) };
+        let NewMode { permissions, umask } = convert::new_mode(mode, umask);
+        let new = NewObject { kind, device, umask, ..NewObject::file(permissions) };
         self.make("mknod", req, (parent, name), new, reply);
     }
 
@@ -156,7 +159,8 @@ impl Filesystem for MinistryFilesystem {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let new = NewObject::directory(convert::new_permissions(mode, umask));
+        let NewMode { permissions, umask } = convert::new_mode(mode, umask);
+        let new = NewObject { umask, ..NewObject::directory(permissions) };
         self.make("mkdir", req, (parent, name), new, reply);
     }
 
@@ -241,10 +245,10 @@ impl Filesystem for MinistryFilesystem {
         reply: ReplyCreate,
     ) {
         let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
-        let permissions = convert::new_permissions(mode, umask);
+        let mode = convert::new_mode(mode, umask);
         let opening = convert::opening(flags);
         let work = move |adapter: Arc<Adapter>| async move {
-            adapter.create(who.caller(), parent, &name, permissions, opening).await
+            adapter.create(who.caller(), parent, &name, mode, opening).await
         };
         self.serve("create", reply, work, |reply, (attributes, opened)| {
             let attributes = file_attributes(&attributes);

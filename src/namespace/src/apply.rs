@@ -16,6 +16,7 @@ use ministry_types::{
 };
 
 use crate::Namespace;
+use crate::acl_attributes::AclsKept;
 use crate::command::{Command, CommandReply, encode};
 use crate::create::New;
 use crate::data::{MovedOut, Report};
@@ -218,6 +219,7 @@ impl Work<'_> {
             },
             directory: Some(DirectoryRecord::new(inode, 0)),
             capability: false,
+            acls: AclsKept::default(),
             data_end: 0,
             cuts_confirmed: 0,
             logged_until: Timestamp(0),
@@ -247,9 +249,10 @@ impl Work<'_> {
     /// Carries out a change of the name space.
     pub(crate) fn carry_out(&mut self, operation: &Operation) -> Ruled<Outcome> {
         match operation {
-            Operation::Create { parent, name, kind, permissions, device, target } => {
-                let (kind, permissions, device) = (*kind, *permissions, *device);
-                self.create(*parent, name, &New { kind, permissions, device, target })
+            Operation::Create { parent, name, kind, permissions, umask, device, target } => {
+                let (kind, permissions) = (*kind, *permissions);
+                let (umask, device) = (*umask, *device);
+                self.create(*parent, name, &New { kind, permissions, umask, device, target })
             }
             Operation::Link { inode, parent, name } => self.link(*inode, *parent, name),
             Operation::Unlink { parent, name } => self.unlink(*parent, name),

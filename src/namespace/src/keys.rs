@@ -9,6 +9,8 @@
 
 use ministry_types::{ChunkNumber, InodeId, SessionId};
 
+use crate::acl_attributes::AclKind;
+
 const APPLIED: u8 = 0x01;
 const REIGN: u8 = 0x02;
 const RANGE: u8 = 0x03;
@@ -28,6 +30,8 @@ const PURGE: u8 = 0x17;
 const TRUNCATED: u8 = 0x18;
 const GIVEN: u8 = 0x19;
 const ADOPTED: u8 = 0x1a;
+const ACL_ACCESS: u8 = 0x20;
+const ACL_DEFAULT: u8 = 0x21;
 
 /// Bits of a cookie that number the names of one hash.
 const ORDINAL_BITS: u32 = 8;
@@ -192,6 +196,14 @@ impl Keys {
 
     pub(crate) fn xattrs(self, inode: InodeId) -> Vec<u8> {
         self.numbered(XATTRS, inode.0)
+    }
+
+    pub(crate) fn acl(self, inode: InodeId, kind: AclKind) -> Vec<u8> {
+        let tag = match kind {
+            AclKind::Access => ACL_ACCESS,
+            AclKind::Default => ACL_DEFAULT,
+        };
+        self.numbered(tag, inode.0)
     }
 
     pub(crate) fn allocation(self, inode: InodeId, chunk: ChunkNumber) -> Vec<u8> {

@@ -20,6 +20,8 @@ pub mod office;
 pub mod overlay;
 pub mod soft;
 
+mod acl;
+mod acl_attributes;
 mod apply;
 mod attributes;
 mod create;

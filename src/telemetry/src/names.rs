@@ -132,6 +132,8 @@ metrics_table! {
         "A change of the name space, at the minister.";
     "ministry_minister_query_seconds" Histogram Seconds Stable ["query"]
         "A question to the name space, at the minister.";
+    "ministry_minister_busy_total" Counter Count Stable []
+        "Requests of clients that were refused because too many were under way on this node.";
     "ministry_minister_sessions_expired_total" Counter Count Stable []
         "Sessions that this minister ended because nothing was heard of their client.";
     "ministry_storekeeper_request_seconds" Histogram Seconds Stable ["action"]

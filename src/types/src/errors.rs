@@ -73,6 +73,11 @@ errors! {
     Overloaded = EAGAIN, "too many requests under way";
     /// The mount or the certificate is read-only.
     ReadOnly = EROFS, "read-only file system";
+    /// The owner, the group or the subtree has used up what it was given. Not raised yet: there are
+    /// no quotas.
+    Quota = EDQUOT, "disk quota exceeded";
+    /// Too many files are open at the client.
+    TooManyOpenFiles = ENFILE, "too many open files";
 }
 
 /// A Linux error number.

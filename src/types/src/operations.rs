@@ -88,8 +88,10 @@ pub enum Operation {
         name: Name,
         /// What to make.
         kind: FileKind,
-        /// Permission bits, the umask already taken off.
+        /// Permission bits as the program asked for them.
         permissions: u32,
+        /// Bits to take off, unless the directory has a default access control list.
+        umask: u32,
         /// Device number of a device node, else 0.
         device: u64,
         /// Target of a symbolic link, else empty.
