@@ -114,7 +114,7 @@ impl Office {
         if self.serves().is_some() { self.sessions.count() } else { 0 }
     }
 
-    fn not_minister(&self) -> Refusal {
+    pub(super) fn not_minister(&self) -> Refusal {
         let map = self.surroundings.map.borrow();
         let entry = map.ministries.get(&self.ministry);
         let me = self.surroundings.me;
@@ -145,7 +145,11 @@ impl Office {
         }
     }
 
-    fn serving_for(&self, session: SessionId, client: ClientId) -> Result<Epoch, Refusal> {
+    pub(super) fn serving_for(
+        &self,
+        session: SessionId,
+        client: ClientId,
+    ) -> Result<Epoch, Refusal> {
         let epoch = self.serves().ok_or_else(|| self.not_minister())?;
         if !self.sessions.heard(session, client, Instant::now()) {
             return Err(Refusal::UnknownSession);
@@ -261,6 +265,18 @@ impl Office {
         }
     }
 
+    /// Waits until the state here has everything that was answered before, by the lease of the
+    /// leader or a majority.
+    pub(super) async fn as_of_now(&self) -> Result<LogIndex, Refusal> {
+        let index = self.group.linearize(ATTEMPT_TIMEOUT).await.map_err(|error| match error {
+            ReadError::TimedOut => Refusal::Busy { retry_after: Duration::from_millis(20) },
+            ReadError::NotLeader { .. } | ReadError::Fatal(_) => self.not_minister(),
+        })?;
+        // The wait may have been long: a reign that ended meanwhile answers nothing.
+        self.serves().ok_or_else(|| self.not_minister())?;
+        Ok(index)
+    }
+
     /// Answers a question: as of now, by the lease of the leader or a majority.
     pub async fn query(
         &self,
@@ -270,12 +286,7 @@ impl Office {
         self.serving_for(request.session, client)?;
         self.check_ownership(request.query.routing_inode())?;
         let started = Instant::now();
-        let index = self.group.linearize(ATTEMPT_TIMEOUT).await.map_err(|error| match error {
-            ReadError::TimedOut => Refusal::Busy { retry_after: Duration::from_millis(20) },
-            ReadError::NotLeader { .. } | ReadError::Fatal(_) => self.not_minister(),
-        })?;
-        // The wait may have been long: a reign that ended meanwhile answers nothing.
-        self.serves().ok_or_else(|| self.not_minister())?;
+        let index = self.as_of_now().await?;
         let view = self.machine.view();
         let namespace = self.machine.namespace();
         let result = match namespace.query(&*view, &request.caller, &request.query) {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use ministry_transport::PeerIdentity;
 use ministry_types::government::ClusterMap;
 use ministry_types::limits::OPERATION_TIMEOUT;
+use ministry_types::locks::LockProgress;
 use ministry_types::{ClientId, Epoch, MapVersion, MinistryId, SessionId};
 use ministry_wire::hello::Subject;
 use ministry_wire::minister::{
-    ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest, Ministry, QueryReply,
-    QueryRequest, Refusal,
+    AwaitLockRequest, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest,
+    Ministry, QueryReply, QueryRequest, Refusal,
 };
 use tarpc::context::Context;
 use tokio::time::timeout;
@@ -98,5 +99,13 @@ impl Ministry for MinistryService {
 
     async fn usage(self, _: Context) -> Option<FsUsage> {
         self.node.usage()
+    }
+
+    async fn await_lock(
+        self,
+        _: Context,
+        request: AwaitLockRequest,
+    ) -> Result<LockProgress, Refusal> {
+        self.office(request.ministry)?.await_lock(request, self.client()).await
     }
 }

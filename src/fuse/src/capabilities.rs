@@ -12,11 +12,13 @@
 //! * The setuid and setgid bits are taken off by the minister when a file is written, cut or given
 //!   away (`FUSE_HANDLE_KILLPRIV_V2`): else the kernel asks for the attribute
 //!   `security.capability` before each single write.
+//! * Locks (`FUSE_POSIX_LOCKS`, `FUSE_FLOCK_LOCKS`): they hold over all mounts, so the ministry has
+//!   them and not the kernel.
 //! * `readdirplus` only where it is asked for: with time-outs of 0 the kernel asks again for
 //!   everything it was told.
 //!
 //! What is not chosen: `O_TRUNC` together with the open (the kernel sends a `setattr` after it),
-//! locks (`flock` and `fcntl` stay within this machine), taking off the umask (the kernel has done
+//! taking off the umask (the kernel has done
 //! that), ACLs.
 
 use fuser::{InitFlags, KernelConfig};
@@ -42,6 +44,8 @@ fn wanted(tuning: &Tuning) -> InitFlags {
         | InitFlags::FUSE_ASYNC_DIO
         | InitFlags::FUSE_CACHE_SYMLINKS
         | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
+        | InitFlags::FUSE_POSIX_LOCKS
+        | InitFlags::FUSE_FLOCK_LOCKS
         | InitFlags::FUSE_HANDLE_KILLPRIV_V2;
     if tuning.readdirplus {
         flags |= InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
@@ -79,12 +83,16 @@ mod tests {
         let never = InitFlags::FUSE_WRITEBACK_CACHE
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_ATOMIC_O_TRUNC
-            | InitFlags::FUSE_POSIX_LOCKS
-            | InitFlags::FUSE_FLOCK_LOCKS
             | InitFlags::FUSE_DONT_MASK
             | InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
         assert!((flags & never).is_empty());
+    }
+
+    #[test]
+    fn the_kernel_keeps_no_locks_to_itself() {
+        let flags = wanted(&Tuning { max_background: 64, readdirplus: true });
+        assert!(flags.contains(InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS));
     }
 
     #[test]

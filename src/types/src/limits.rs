@@ -66,6 +66,16 @@ pub const SESSIONS_PER_MINISTRY_MAX: usize = 100_000;
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a client renews its sessions.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Locks and waiting requests of one inode: they are one record, written with each change of one of
+/// them.
+pub const LOCKS_PER_INODE_MAX: usize = 4096;
+/// Locks and waiting requests of one session: its end frees all of them in one entry of the log.
+pub const LOCKS_PER_SESSION_MAX: u64 = 100_000;
+/// Steps of the search for a deadlock; a longer chain of waiting processes is not found.
+pub const DEADLOCK_STEPS_MAX: usize = 256;
+/// A request for a lock lets those pass that wait for longer, but not for longer than this when no
+/// holder is in its way.
+pub const LOCK_TURN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Entries in one answer to a listing.
 pub const LISTING_ENTRIES_MAX: usize = 1024;
 /// Bytes of names in one answer to a listing.

@@ -3,6 +3,7 @@
 mod against_model;
 mod contents;
 mod listing;
+mod locks;
 mod model;
 mod names;
 mod ownership;
