@@ -8,6 +8,7 @@ mod content;
 mod damage;
 mod exerciser;
 mod locked_doors;
+mod locks;
 mod ministries;
 mod names;
 mod operator;
