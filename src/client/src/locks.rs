@@ -116,14 +116,18 @@ impl Client {
         request: &LockRequest,
         interrupted: &CancellationToken,
     ) -> Result<(), FsError> {
-        let under_way = self.core.locks.begin((request.inode, request.owner));
         let number = self.core.locks.next_request();
-        let taking = Taking { client: self, caller, request, number, under_way: &under_way };
-        tokio::select! {
-            biased;
-            result = taking.take() => result,
-            () = interrupted.cancelled() => self.cancel(caller, request, number).await,
+        {
+            let under_way = self.core.locks.begin((request.inode, request.owner));
+            let taking = Taking { client: self, caller, request, number, under_way: &under_way };
+            tokio::select! {
+                biased;
+                result = taking.take() => return result,
+                () = interrupted.cancelled() => {}
+            }
         }
+        // Nothing of it is under way any more: what the ministry has of it is nobody's.
+        self.cancel(caller, request, number).await
     }
 
     /// Gives a range back.
@@ -387,10 +391,8 @@ impl Core {
     async fn insist(&self, taking: &Taking<'_>, session: SessionId) {
         let (inode, request) = (taking.request.inode, taking.number);
         let insist = Operation::InsistLock { inode, request };
-        let insisted = timeout_at(
-            Instant::now() + ATTEMPT_TIMEOUT,
-            self.change_in(taking.caller, insist),
-        );
+        let insisted =
+            timeout_at(Instant::now() + ATTEMPT_TIMEOUT, self.change_in(taking.caller, insist));
         match insisted.await {
             Ok(Ok((under, _))) if under == session => {}
             other => tracing::debug!(%inode, ?other, "insisted in vain"),

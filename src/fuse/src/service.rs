@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use fuser::{
     Errno, FileHandle, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr,
 };
 use ministry_types::operations::Entry;
 use ministry_types::{Attributes, FileKind, FsError, limits};

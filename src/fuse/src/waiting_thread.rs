@@ -142,7 +142,8 @@ mod tests {
     #[test]
     fn a_call_is_known_by_its_number_and_command() {
         let (flock, fcntl) = (libc::SYS_flock, libc::SYS_fcntl);
-        let text = |number, command| format!("{number} 0x3 0x{command:x} 0x7ff 0x0 0x0 0x0 0x1 0x2");
+        let text =
+            |number, command| format!("{number} 0x3 0x{command:x} 0x7ff 0x0 0x0 0x0 0x1 0x2");
         assert_eq!(parse_call(&text(flock, 2)), Some(LockCall::Flock));
         assert_eq!(parse_call(&text(fcntl, libc::F_SETLKW)), Some(LockCall::Process));
         assert_eq!(parse_call(&text(fcntl, libc::F_OFD_SETLKW)), Some(LockCall::OpenFile));

@@ -24,8 +24,8 @@ use ministry_types::{
     SessionId, Timestamp,
 };
 use ministry_wire::minister::{
-    AwaitLockRequest, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest, Ministry, QueryReply,
-    QueryRequest, Refusal,
+    AwaitLockRequest, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest,
+    Ministry, QueryReply, QueryRequest, Refusal,
 };
 use parking_lot::Mutex;
 use rand::SeedableRng;
