@@ -10,6 +10,7 @@ mod damage;
 mod exerciser;
 mod file_handles;
 mod locked_doors;
+mod locks;
 mod ministries;
 mod names;
 mod operator;

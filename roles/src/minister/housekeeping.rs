@@ -47,6 +47,7 @@ impl Office {
             ticks.tick().await;
             self.yield_lead().await;
             let Some(epoch) = self.serves() else { continue };
+            self.measure_locks();
             if let Err(refusal) = self.round(epoch).await {
                 tracing::debug!(ministry = %self.ministry, %refusal, "housekeeping goes on later");
             }

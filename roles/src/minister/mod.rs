@@ -12,6 +12,7 @@
 
 mod data_errands;
 mod housekeeping;
+mod locks;
 mod machine;
 mod office;
 mod reclaim;

@@ -6,11 +6,12 @@ use std::time::Duration;
 use ministry_transport::PeerIdentity;
 use ministry_types::government::ClusterMap;
 use ministry_types::limits::OPERATION_TIMEOUT;
+use ministry_types::locks::LockProgress;
 use ministry_types::{ClientId, Epoch, FsError, InodeId, MapVersion, MinistryId, SessionId};
 use ministry_wire::hello::Subject;
 use ministry_wire::minister::{
-    AppendTurn, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest, Ministry,
-    QueryReply, QueryRequest, ReclaimReply, ReclaimRequest, Refusal,
+    AppendTurn, AwaitLockRequest, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply,
+    KeepAliveRequest, Ministry, QueryReply, QueryRequest, ReclaimReply, ReclaimRequest, Refusal,
 };
 use tarpc::context::Context;
 use tokio::time::timeout;
@@ -141,5 +142,13 @@ impl Ministry for MinistryService {
         turn: u64,
     ) -> Result<(), Refusal> {
         self.office(ministry)?.end_turn(session, inode, turn, self.client()).await
+    }
+
+    async fn await_lock(
+        self,
+        _: Context,
+        request: AwaitLockRequest,
+    ) -> Result<LockProgress, Refusal> {
+        self.office(request.ministry)?.await_lock(request, self.client()).await
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ministry_transport::Peers;
 use ministry_types::limits::{OPERATION_TIMEOUT, SETTLE_INTERVAL};
 use ministry_types::operations::{Answer, Operation, Outcome, Query};
-use ministry_types::{Attributes, Caller, FsError, InodeId, MinistryId};
+use ministry_types::{Attributes, Caller, FsError, InodeId, MinistryId, SessionId};
 use ministry_wire::minister::{
     AppendTurn, ChangeReply, ChangeRequest, QueryRequest, RequestId, UnloggedWrite,
 };
@@ -24,6 +24,7 @@ use rand::rngs::SmallRng;
 use tokio::time::{Instant, timeout_at};
 
 use crate::file_data::FileData;
+use crate::locks::LockBook;
 use crate::open_files::OpenTable;
 use crate::retry::{Attempt, Backoff, Refused};
 use crate::routing::Ministries;
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub sessions: Arc<Sessions>,
     /// What is open.
     pub open_files: Arc<OpenTable>,
+    /// The locks.
+    pub locks: Arc<LockBook>,
     /// The chunks.
     pub data: Arc<dyn FileData>,
     /// The only source of chance.
@@ -82,6 +85,15 @@ impl Core {
     ///
     /// Cancel safety: dropping it leaves the outcome unknown, as every lost reply does.
     pub async fn change(&self, caller: &Caller, operation: Operation) -> Result<Outcome, FsError> {
+        self.change_in(caller, operation).await.map(|(_, outcome)| outcome)
+    }
+
+    /// As [`Core::change`]; answers the session too under which it was done.
+    pub async fn change_in(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+    ) -> Result<(SessionId, Outcome), FsError> {
         let inode = operation.routing_inode();
         let mut backoff = Backoff::new();
         loop {
@@ -90,7 +102,7 @@ impl Core {
                 self.wait_for_room(&session).await;
             }
             match self.change_once(caller, &operation, &session, &mut backoff).await {
-                Tried::Answered(result) => return result,
+                Tried::Answered(result) => return result.map(|outcome| (session.id, outcome)),
                 Tried::NotDone => {}
                 Tried::Lost if is_harmless_twice(&operation) => {}
                 Tried::Lost => {
@@ -190,6 +202,16 @@ impl Core {
     /// Cancel safety: safe.
     pub async fn query(&self, caller: &Caller, query: Query) -> Result<Answer, FsError> {
         let inode = query.routing_inode();
+        self.query_in(caller, inode, |_| query.clone()).await.map(|(_, answer)| answer)
+    }
+
+    /// As [`Core::query`], for a question that names the session under which it is asked.
+    pub async fn query_in(
+        &self,
+        caller: &Caller,
+        inode: InodeId,
+        query: impl Fn(SessionId) -> Query,
+    ) -> Result<(SessionId, Answer), FsError> {
         let mut backoff = Backoff::new();
         loop {
             let session = self.session_of(inode, &mut backoff).await;
@@ -199,7 +221,7 @@ impl Core {
                 session: session.id,
                 caller: caller.clone(),
                 seen: self.ministries.seen(ministry),
-                query: query.clone(),
+                query: query(session.id),
             };
             let attempt = self.ministries.attempt(ministry, |client, context| async move {
                 client.query(context, request).await
@@ -207,7 +229,7 @@ impl Core {
             match attempt.await {
                 Attempt::Done(reply) => {
                     self.ministries.saw(ministry, reply.index);
-                    return reply.result;
+                    return reply.result.map(|answer| (session.id, answer));
                 }
                 Attempt::Unknown(doubt) => self.ministries.after_doubt(doubt, &mut backoff).await,
                 Attempt::NotDone(refused) => {
@@ -307,6 +329,11 @@ impl Core {
 /// between.
 fn is_harmless_twice(operation: &Operation) -> bool {
     match operation {
+        // Locks end with the session under which the outcome was lost.
+        Operation::Lock { .. }
+        | Operation::Unlock { .. }
+        | Operation::CancelLock { .. }
+        | Operation::InsistLock { .. } => true,
         // They only ever raise the size; and a moved-out file refuses a second move.
         Operation::ReportWrite { .. }
         | Operation::Extend { .. }

@@ -27,6 +27,7 @@
 //! | [`client`] | connecting, the map, the end |
 //! | [`names`] | calls about names and attributes |
 //! | [`files`], [`read`], [`write`] | open files |
+//! | [`locks`] | advisory locks, and which of them to give back at close |
 //! | [`open_files`] | which inodes are open here, and what is known of them |
 //! | `calls` | one change or question, until it is answered |
 //! | `sessions`, `slots` | what makes a change happen exactly once |
@@ -45,6 +46,7 @@ pub mod client;
 pub mod data;
 pub mod file_data;
 pub mod files;
+pub mod locks;
 pub mod names;
 pub mod open_files;
 pub mod read;
@@ -60,5 +62,6 @@ mod unlogged;
 
 pub use client::{Client, ClientConfig, ConnectError, DataSetup};
 pub use file_data::FileData;
+pub use locks::{LockRequest, WaitFor};
 pub use names::{Listing, NewMode, NewObject};
 pub use open_files::{FileHandle, OpenFlags};

@@ -24,6 +24,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::locks::LockBook;
 use crate::open_files::OpenTable;
 use crate::retry::{Attempt, Backoff, Refused};
 use crate::routing::Ministries;
@@ -55,6 +56,7 @@ pub(crate) struct Session {
 pub(crate) struct Sessions {
     ministries: Arc<Ministries>,
     open_files: Arc<OpenTable>,
+    locks: Arc<LockBook>,
     table: Mutex<BTreeMap<MinistryId, Arc<Session>>>,
     rng: Arc<Mutex<SmallRng>>,
     /// Writes that ministers have not logged yet.
@@ -66,10 +68,12 @@ impl Sessions {
     pub fn new(
         ministries: Arc<Ministries>,
         open_files: Arc<OpenTable>,
+        locks: Arc<LockBook>,
         rng: Arc<Mutex<SmallRng>>,
     ) -> Arc<Sessions> {
         let unlogged = UnloggedWrites::default();
-        Arc::new(Sessions { ministries, open_files, table: Mutex::default(), rng, unlogged })
+        let table = Mutex::default();
+        Arc::new(Sessions { ministries, open_files, locks, table, rng, unlogged })
     }
 
     /// The session with a ministry, opened where it is not. Tries until it is dropped. `None`: the
@@ -100,6 +104,7 @@ impl Sessions {
         let current = table.get(&session.ministry);
         if current.is_some_and(|current| Arc::ptr_eq(current, session)) {
             table.remove(&session.ministry);
+            self.locks.session_ended(session.id);
             metrics::counter!("ministry_client_sessions_lost_total").increment(1);
             tracing::warn!(ministry = %session.ministry, session = %session.id,
                 "the session has ended; a new one will be opened");

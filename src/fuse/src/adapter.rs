@@ -131,6 +131,7 @@ impl Adapter {
         offset: u64,
         size: u32,
     ) -> Result<Bytes, Failure> {
+        self.check_locks(number)?;
         let open = self.open_file(inode, number, false)?;
         Ok(self.client.read(&open.file, offset, size as usize).await?)
     }
@@ -147,6 +148,7 @@ impl Adapter {
         data: Bytes,
         flags: WriteFlags,
     ) -> Result<u32, Failure> {
+        self.check_locks(number)?;
         let open = self.open_file(inode, number, true)?;
         let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             self.client.write_at(&open.file, offset, data).await?
@@ -154,6 +156,11 @@ impl Adapter {
             self.client.write(&open.file, offset, data).await?
         };
         Ok(u32::try_from(written).unwrap_or(u32::MAX))
+    }
+
+    /// Refuses what goes by a handle whose locks were lost: others may have them by now.
+    fn check_locks(&self, number: Number) -> Result<(), MountFailure> {
+        if self.client.locks_lost(number.0) { Err(MountFailure::LocksLost) } else { Ok(()) }
     }
 
     /// The file behind a number; where that is closed, any other of the same inode, since the
@@ -174,9 +181,13 @@ impl Adapter {
         })
     }
 
-    pub(crate) async fn flush(&self, number: Number) -> Result<(), Failure> {
+    /// A process closes one of its descriptors: with it go all its `fcntl` locks on the file.
+    pub(crate) async fn flush(&self, number: Number, owner: u64) -> Result<(), Failure> {
         let open = self.files.get(number)?;
-        Ok(self.client.flush(&open.file).await?)
+        let flushed = self.client.flush(&open.file).await;
+        // Locks that cannot be given back in time are given back later: no reason to fail.
+        let _ = self.client.release_owner(&Caller::root(), open.file.inode(), owner).await;
+        Ok(flushed?)
     }
 
     pub(crate) async fn sync(&self, number: Number, data_only: bool) -> Result<(), Failure> {
@@ -187,6 +198,7 @@ impl Adapter {
     /// The last use of a handle is over.
     pub(crate) async fn release(&self, number: Number) -> Result<(), Failure> {
         let open = self.files.remove(number)?;
+        self.client.release_handle(&Caller::root(), open.file.inode(), number.0).await;
         self.client.close(open.file.clone()).await;
         Ok(())
     }

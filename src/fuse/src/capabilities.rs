@@ -16,13 +16,14 @@
 //!   sets it aside.
 //! * File handles (`open_by_handle_at`, NFS export) of inodes that the kernel has forgotten
 //!   (`FUSE_EXPORT_SUPPORT`): it then looks up `.` of the number.
+//! * Locks (`FUSE_POSIX_LOCKS`, `FUSE_FLOCK_LOCKS`): they hold over all mounts, so the ministry has
+//!   them and not the kernel.
 //! * `readdirplus` only where it is asked for: with time-outs of 0 the kernel asks again for
 //!   everything it was told.
 //!
 //! What is not chosen: `O_TRUNC` together with the open (the kernel sends a `setattr` after it),
-//! locks (`flock` and `fcntl` stay within this machine), `FUSE_POSIX_ACL` (the kernel would then judge
-//! by mode bits and lists of its own; without it both names of lists pass through to the minister,
-//! who judges: docs/decisions/0009).
+//! `FUSE_POSIX_ACL` (the kernel would then judge by mode bits and lists of its own; without it both
+//! names of lists pass through to the minister, who judges: docs/decisions/0009).
 
 use fuser::{InitFlags, KernelConfig};
 
@@ -47,6 +48,8 @@ fn wanted(tuning: &Tuning) -> InitFlags {
         | InitFlags::FUSE_ASYNC_DIO
         | InitFlags::FUSE_CACHE_SYMLINKS
         | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
+        | InitFlags::FUSE_POSIX_LOCKS
+        | InitFlags::FUSE_FLOCK_LOCKS
         | InitFlags::FUSE_HANDLE_KILLPRIV_V2
         | InitFlags::FUSE_DONT_MASK
         | InitFlags::FUSE_EXPORT_SUPPORT;
@@ -86,8 +89,6 @@ mod tests {
         let never = InitFlags::FUSE_WRITEBACK_CACHE
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_ATOMIC_O_TRUNC
-            | InitFlags::FUSE_POSIX_LOCKS
-            | InitFlags::FUSE_FLOCK_LOCKS
             | InitFlags::FUSE_POSIX_ACL
             | InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
@@ -99,6 +100,12 @@ mod tests {
         let flags = wanted(&Tuning { max_background: 64, readdirplus: true });
         assert!(flags.contains(InitFlags::FUSE_DONT_MASK | InitFlags::FUSE_EXPORT_SUPPORT));
         assert!(!flags.contains(InitFlags::FUSE_POSIX_ACL), "the kernel would judge");
+    }
+
+    #[test]
+    fn the_kernel_keeps_no_locks_to_itself() {
+        let flags = wanted(&Tuning { max_background: 64, readdirplus: true });
+        assert!(flags.contains(InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS));
     }
 
     #[test]

@@ -19,18 +19,20 @@ use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
     IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
     RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use ministry_client::{NewMode, NewObject};
+use ministry_types::locks::{HeldLock, LockRange};
 use ministry_types::operations::Entry;
-use ministry_types::{FileKind, FsError, limits};
+use ministry_types::{Caller, FileKind, FsError, limits};
 
 use crate::adapter::Adapter;
 use crate::capabilities;
 use crate::convert::{self, SetFields, XattrReply, file_attributes, inode_id};
 use crate::directory::{COOKIE_DOT, COOKIE_DOT_DOT, fill};
 use crate::failure::Failure;
+use crate::locks::{self, Asked};
 use crate::requester::Requester;
 use crate::service::{GENERATION, MinistryFilesystem, TIME_TO_LIVE};
 
@@ -299,10 +301,51 @@ impl Filesystem for MinistryFilesystem {
         _req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
-        _lock_owner: LockOwner,
+        lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.serve_empty("flush", reply, move |adapter| async move { adapter.flush(fh).await });
+        self.serve_empty("flush", reply, move |adapter| async move {
+            adapter.flush(fh, lock_owner.0).await
+        });
+    }
+
+    fn getlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let asked = asked_lock(req, (ino, fh, lock_owner), (start, end), (typ, pid, false));
+        let work = move |adapter: Arc<Adapter>| async move { adapter.test_lock(asked).await };
+        self.serve("getlk", reply, work, |reply, held| match held {
+            None => reply.locked(0, 0, libc::F_UNLCK, 0),
+            Some(HeldLock { pid, mode, range, .. }) => {
+                reply.locked(range.first, range.last, locks::word_of(mode), pid);
+            }
+        });
+    }
+
+    fn setlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let asked = asked_lock(req, (ino, fh, lock_owner), (start, end), (typ, pid, sleep));
+        self.serve_lock(asked, reply);
     }
 
     fn release(
@@ -550,6 +593,27 @@ impl Filesystem for MinistryFilesystem {
         reply: ReplyWrite,
     ) {
         reply.error(Errno::ENOSYS);
+    }
+}
+
+fn asked_lock(
+    req: &Request,
+    (ino, handle, owner): (INodeNo, FileHandle, LockOwner),
+    (first, last): (u64, u64),
+    (word, pid, sleeps): (i32, u32, bool),
+) -> Asked {
+    let who = Requester::of(req);
+    Asked {
+        // Locks ask for no permission: that was done at open.
+        caller: Caller::root(),
+        thread: who.thread(),
+        inode: inode_id(ino),
+        handle,
+        owner: owner.0,
+        range: LockRange { first, last },
+        word,
+        pid,
+        sleeps,
     }
 }
 

@@ -3,7 +3,8 @@
 //! [`crate::filesystem`] takes requests apart and hands them here.
 //!
 //! What must always hold: every request is answered, once. A task that panics or is dropped drops
-//! its reply, which answers `EIO`; one that takes too long is ended with `ETIMEDOUT`.
+//! its reply, which answers `EIO`; one that takes too long is ended with `ETIMEDOUT`, but for the
+//! wait for a lock, which ends with the lock or by a signal.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use fuser::{
     Errno, FileHandle, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr,
 };
 use ministry_types::operations::Entry;
 use ministry_types::{Attributes, FileKind, FsError, limits};
@@ -23,6 +25,7 @@ use crate::adapter::Adapter;
 use crate::capabilities::Tuning;
 use crate::convert::{self, file_attributes};
 use crate::failure::Failure;
+use crate::locks::Asked;
 
 /// How long the kernel may take names and attributes for true without asking. Nothing tells us yet
 /// when another client changes them, so not at all: that is what makes mounts coherent.
@@ -57,6 +60,7 @@ refuse!(
     ReplyDirectoryPlus,
     ReplyEmpty,
     ReplyEntry,
+    ReplyLock,
     ReplyOpen,
     ReplyStatfs,
     ReplyWrite,
@@ -156,6 +160,24 @@ impl MinistryFilesystem {
     {
         let work = |adapter| async move { work(adapter).await.map_err(Into::into) };
         self.serve(operation, reply, work, |reply: ReplyEmpty, ()| reply.ok());
+    }
+
+    /// Carries out a request for a lock. It has no deadline here: a wait for a lock may last for
+    /// hours, and the client has a deadline for everything else.
+    pub(crate) fn serve_lock(&self, asked: Asked, reply: ReplyEmpty) {
+        let operation = if asked.sleeps { "setlkw" } else { "setlk" };
+        let adapter = Arc::clone(&self.adapter);
+        self.runtime.spawn(async move {
+            let under_way = UnderWay::begin(operation);
+            match adapter.set_lock(asked).await {
+                Ok(()) => reply.ok(),
+                Err(failure) => {
+                    failure.log(operation);
+                    reply.refuse(failure.errno());
+                }
+            }
+            drop(under_way);
+        });
     }
 
     /// Lists names into the reply's buffer.

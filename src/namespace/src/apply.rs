@@ -19,8 +19,10 @@ use crate::Namespace;
 use crate::acl_attributes::AclsKept;
 use crate::command::{Command, CommandReply, encode};
 use crate::create::New;
-use crate::data::{MovedOut, Report};
+use crate::data::MovedOut;
+use crate::lock_table::{Holder, Wanted};
 use crate::overlay::Overlay;
+use crate::ranges::Span;
 use crate::records::{
     DirectoryRecord, Fault, InodeRecord, RangeRecord, ReignRecord, Ruled, Work, read_number,
     read_value,
@@ -137,8 +139,9 @@ impl Namespace {
             Turn::Again(reply) => return Ok(CommandReply::Change(reply)),
             Turn::Stale => return Ok(CommandReply::StaleSequence),
         }
-        let attempt = self
-            .attempt(state, change.caller, change.time, |work| work.carry_out(change.operation));
+        let attempt = self.attempt(state, change.caller, change.time, |work| {
+            work.carry_out(session, change.operation)
+        });
         let reply = match attempt? {
             Ok(outcome) => Ok(outcome),
             Err(Refused::Fs(error)) => Err(error),
@@ -246,8 +249,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Carries out a change of the name space.
-    pub(crate) fn carry_out(&mut self, operation: &Operation) -> Ruled<Outcome> {
+    /// Carries out a change of the name space on behalf of a session.
+    fn carry_out(&mut self, session: SessionId, operation: &Operation) -> Ruled<Outcome> {
         match operation {
             Operation::Create { parent, name, kind, permissions, umask, device, target } => {
                 let (kind, permissions) = (*kind, *permissions);
@@ -266,15 +269,23 @@ impl Work<'_> {
                 self.set_xattr(*inode, name, value, *mode)
             }
             Operation::RemoveXattr { inode, name } => self.remove_xattr(*inode, name),
-            Operation::WriteInline { inode, at, data } => self.write_inline(*inode, *at, data),
+            Operation::Lock { inode, owner, pid, range, mode, wait } => {
+                let holder = Holder { session, owner: *owner };
+                let span = Span { range: *range, mode: *mode };
+                self.lock(*inode, &Wanted { holder, pid: *pid, span }, *wait)
+            }
+            Operation::Unlock { inode, owner, range, waiting_too } => {
+                self.unlock(*inode, session, *owner, *range, *waiting_too)
+            }
+            Operation::CancelLock { inode, request } => self.cancel_lock(*inode, session, *request),
+            Operation::InsistLock { inode, request } => self.insist_lock(*inode, session, *request),
+            Operation::WriteInline { .. } | Operation::ReportWrite { .. } => {
+                self.carry_out_write(operation)
+            }
             Operation::MoveOut { inode, mtime, ctime, chunk_bytes, allocated_bytes } => {
                 let (chunk_bytes, allocated_bytes) = (*chunk_bytes, *allocated_bytes);
                 let (mtime, ctime) = (*mtime, *ctime);
                 self.move_out(*inode, &MovedOut { mtime, ctime, chunk_bytes, allocated_bytes })
-            }
-            Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated, .. } => {
-                let (truncate_sequence, offset, end) = (*truncate_sequence, *offset, *end);
-                self.report_write(*inode, &Report { truncate_sequence, offset, end, allocated })
             }
             Operation::Extend { inode, size } => self.extend(*inode, *size),
             Operation::Settle { inode } => {

@@ -32,6 +32,11 @@ const GIVEN: u8 = 0x19;
 const ADOPTED: u8 = 0x1a;
 const ACL_ACCESS: u8 = 0x20;
 const ACL_DEFAULT: u8 = 0x21;
+const LOCKS: u8 = 0x30;
+const LOCKED: u8 = 0x31;
+const LOCK_COUNT: u8 = 0x32;
+const LOCK_WAIT: u8 = 0x33;
+const LOCK_TOTAL: u8 = 0x34;
 
 /// Bits of a cookie that number the names of one hash.
 const ORDINAL_BITS: u32 = 8;
@@ -239,6 +244,45 @@ impl Keys {
     /// A directory that came from another ministry.
     pub(crate) fn adopted(self, inode: InodeId) -> Vec<u8> {
         self.numbered(ADOPTED, inode.0)
+    }
+
+    /// Locks of a file, and requests that wait for some.
+    pub(crate) fn locks(self, inode: InodeId) -> Vec<u8> {
+        self.numbered(LOCKS, inode.0)
+    }
+
+    /// An inode on which a session holds or wants a lock.
+    pub(crate) fn locked_inode(self, session: SessionId, inode: InodeId) -> Vec<u8> {
+        self.key(LOCKED, &[&session.0, &inode.0.to_be_bytes()])
+    }
+
+    /// All inodes on which a session holds or wants a lock.
+    pub(crate) fn locked_inodes(self, session: SessionId) -> (Vec<u8>, Vec<u8>) {
+        // The largest number is never given out, so that it may be the excluded end.
+        let from = self.locked_inode(session, InodeId(0));
+        (from, self.locked_inode(session, InodeId(u64::MAX)))
+    }
+
+    /// How many locks and requests a session has.
+    pub(crate) fn lock_count(self, session: SessionId) -> Vec<u8> {
+        self.key(LOCK_COUNT, &[&session.0])
+    }
+
+    /// A request that waits: by session, number of the owner, number of the request.
+    pub(crate) fn lock_wait(self, session: SessionId, owner: u64, request: u64) -> Vec<u8> {
+        self.key(LOCK_WAIT, &[&session.0, &owner.to_be_bytes(), &request.to_be_bytes()])
+    }
+
+    /// All requests with which an owner waits.
+    pub(crate) fn lock_waits(self, session: SessionId, owner: u64) -> (Vec<u8>, Vec<u8>) {
+        let end = self.lock_wait(session, owner, u64::MAX);
+        // Clients count their requests from 1: none has the largest number.
+        (self.lock_wait(session, owner, 0), end)
+    }
+
+    /// How many locks there are.
+    pub(crate) fn lock_total(self) -> Vec<u8> {
+        self.key(LOCK_TOTAL, &[])
     }
 }
 

@@ -18,7 +18,9 @@ use crate::Namespace;
 use crate::attributes::check_has_bytes;
 use crate::create::check_name;
 use crate::keys;
+use crate::lock_table::{Holder, Wanted};
 use crate::permissions::{self, EXECUTE, READ, WRITE};
+use crate::ranges::Span;
 use crate::records::{
     AdoptedRecord, DentryRecord, DirectoryRecord, Fault, InodeRecord, Records, Ruled, read_number,
     read_value,
@@ -93,6 +95,12 @@ impl Asker<'_> {
                 Ok(Answer::Names(self.records.xattr_names(self.caller, *inode)?))
             }
             Query::Parent { inode } => self.parent(*inode),
+            Query::TestLock { inode, session, owner, range, mode } => {
+                let holder = Holder { session: *session, owner: *owner };
+                let span = Span { range: *range, mode: *mode };
+                let wanted = Wanted { holder, pid: 0, span };
+                Ok(Answer::Lock(self.records.test_lock(*inode, &wanted)?))
+            }
         }
     }
 

@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Namespace;
 use crate::command::encode;
+use crate::data::Report;
 use crate::keys::Subject;
 use crate::overlay::Overlay;
 use crate::permissions;
@@ -434,10 +435,14 @@ impl Work<'_> {
     }
 
     /// The operations that may go without the log.
-    fn carry_out_write(&mut self, operation: &Operation) -> Ruled<Outcome> {
-        if !operation.is_write() {
-            return Err(FsError::Invalid.into());
+    pub(crate) fn carry_out_write(&mut self, operation: &Operation) -> Ruled<Outcome> {
+        match operation {
+            Operation::WriteInline { inode, at, data } => self.write_inline(*inode, *at, data),
+            Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated, .. } => {
+                let (truncate_sequence, offset, end) = (*truncate_sequence, *offset, *end);
+                self.report_write(*inode, &Report { truncate_sequence, offset, end, allocated })
+            }
+            _ => Err(FsError::Invalid.into()),
         }
-        self.carry_out(operation)
     }
 }

@@ -141,6 +141,16 @@ pub const UNLOGGED_BYTES_PER_CLIENT_MAX: usize = 16 << 20;
 pub const RECLAIM_GRACE: Duration = SESSION_TIMEOUT;
 /// A turn to append that is not given back by then is taken away.
 pub const APPEND_TURN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Locks and waiting requests of one inode: they are one record, written with each change of one of
+/// them.
+pub const LOCKS_PER_INODE_MAX: usize = 4096;
+/// Locks and waiting requests of one session: its end frees all of them in one entry of the log.
+pub const LOCKS_PER_SESSION_MAX: u64 = 100_000;
+/// Steps of the search for a deadlock; a longer chain of waiting processes is not found.
+pub const DEADLOCK_STEPS_MAX: usize = 256;
+/// A request for a lock lets those pass that wait for longer, but not for longer than this when no
+/// holder is in its way.
+pub const LOCK_TURN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Entries in one answer to a listing.
 ///
 /// When met: the listing goes on in a further answer; no error.

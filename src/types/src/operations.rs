@@ -11,9 +11,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::errors::FsError;
-use crate::ids::InodeId;
+use crate::ids::{InodeId, SessionId};
 use crate::inode::{Attributes, FileKind, Timestamp};
 use crate::layout::{ChunkNumber, TruncateMark};
+use crate::locks::{HeldLock, LockMode, LockOwner, LockRange};
 
 /// One name in a directory: bytes without `/` and zero, not `.` nor `..`.
 pub type Name = Vec<u8>;
@@ -75,6 +76,20 @@ pub enum WriteAt {
     Offset(u64),
     /// At the end, wherever that is when the command is applied (`O_APPEND`).
     End,
+}
+
+/// What a request for a lock does while another one is in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockWait {
+    /// It fails.
+    No,
+    /// It waits in the order of arrival.
+    Yes {
+        /// Drawn by the client, once for each request of its session that waits.
+        request: u64,
+        /// Fails when the wait would close a circle (`fcntl` locks of processes alone).
+        find_deadlock: bool,
+    },
 }
 
 /// A change of the name space.
@@ -157,6 +172,50 @@ pub enum Operation {
         inode: InodeId,
         /// Full name.
         name: Vec<u8>,
+    },
+    /// Takes a lock, or changes the mode of one. Answers [`Outcome::Done`],
+    /// [`Outcome::LockDenied`], or [`Outcome::LockWaiting`]. Asks no permission: that was done at
+    /// open.
+    Lock {
+        /// The file.
+        inode: InodeId,
+        /// For whom.
+        owner: LockOwner,
+        /// Process, for others that ask who holds the lock.
+        pid: u32,
+        /// Which bytes; all for `flock`.
+        range: LockRange,
+        /// Shared or exclusive.
+        mode: LockMode,
+        /// What to do while another one is in the way.
+        wait: LockWait,
+    },
+    /// Gives locks back. Answers [`Outcome::Unlocked`], also where there was none.
+    Unlock {
+        /// The file.
+        inode: InodeId,
+        /// Whose.
+        owner: LockOwner,
+        /// Which bytes.
+        range: LockRange,
+        /// Requests of the owner that wait end too: nobody waits for their answer any more.
+        waiting_too: bool,
+    },
+    /// Ends the wait of a request. Answers [`Outcome::LockCancelled`], or [`Outcome::Done`] where it
+    /// does not wait: it was granted before, if it ever arrived.
+    CancelLock {
+        /// The file.
+        inode: InodeId,
+        /// The number that the request has in the session.
+        request: u64,
+    },
+    /// A request has let others pass for long enough: it is granted if no holder is in its way.
+    /// Answers [`Outcome::Done`] when it does not wait any more, or [`Outcome::LockWaiting`].
+    InsistLock {
+        /// The file.
+        inode: InodeId,
+        /// The number that the request has in the session.
+        request: u64,
     },
     /// Writes into an inline file that stays inline. Answers [`Outcome::Written`], or
     /// [`Outcome::NotInline`] when the file is not inline or would grow past the limit.
@@ -270,6 +329,18 @@ pub enum Outcome {
         /// The file now.
         attributes: Attributes,
     },
+    /// Another one is in the way of the lock. A `flock` lock whose mode was to be changed is gone,
+    /// as on Linux.
+    LockDenied,
+    /// The request waits; `await_lock` tells when it does so no more.
+    LockWaiting,
+    /// The request waited, and does so no more.
+    LockCancelled,
+    /// The locks are given back.
+    Unlocked {
+        /// The owner holds others on the file, or waits for some.
+        left: bool,
+    },
 }
 
 /// The replicated result of one change.
@@ -350,6 +421,19 @@ pub enum Query {
         /// The object; of several names, one.
         inode: InodeId,
     },
+    /// Who would be in the way of a lock (`F_GETLK`). Answers [`Answer::Lock`].
+    TestLock {
+        /// The file.
+        inode: InodeId,
+        /// The session of the one who asks.
+        session: SessionId,
+        /// Who asks: its own locks are not in its way.
+        owner: LockOwner,
+        /// Which bytes.
+        range: LockRange,
+        /// Shared or exclusive.
+        mode: LockMode,
+    },
 }
 
 /// One entry of a listing.
@@ -412,6 +496,8 @@ pub enum Answer {
         /// The name there; empty for the root.
         name: Name,
     },
+    /// A lock that is in the way, the one with the lowest offset.
+    Lock(Option<HeldLock>),
 }
 
 /// The result of one question.
@@ -429,6 +515,10 @@ impl Operation {
             Operation::SetAttributes { inode, .. }
             | Operation::SetXattr { inode, .. }
             | Operation::RemoveXattr { inode, .. }
+            | Operation::Lock { inode, .. }
+            | Operation::Unlock { inode, .. }
+            | Operation::CancelLock { inode, .. }
+            | Operation::InsistLock { inode, .. }
             | Operation::WriteInline { inode, .. }
             | Operation::MoveOut { inode, .. }
             | Operation::ReportWrite { inode, .. }
@@ -450,7 +540,11 @@ impl Operation {
             Operation::Create { .. }
             | Operation::Unlink { .. }
             | Operation::RemoveDirectory { .. }
-            | Operation::Rename { .. } => None,
+            | Operation::Rename { .. }
+            | Operation::Lock { .. }
+            | Operation::Unlock { .. }
+            | Operation::CancelLock { .. }
+            | Operation::InsistLock { .. } => None,
             Operation::Link { inode, .. } => Some(*inode),
             _ => Some(self.routing_inode()),
         }
@@ -467,6 +561,10 @@ impl Operation {
             Operation::SetAttributes { .. } => "setattr",
             Operation::SetXattr { .. } => "setxattr",
             Operation::RemoveXattr { .. } => "removexattr",
+            Operation::Lock { .. } => "lock",
+            Operation::Unlock { .. } => "unlock",
+            Operation::CancelLock { .. } => "cancel_lock",
+            Operation::InsistLock { .. } => "insist_lock",
             Operation::WriteInline { .. } => "write_inline",
             Operation::MoveOut { .. } => "move_out",
             Operation::ReportWrite { .. } => "report_write",
@@ -489,7 +587,8 @@ impl Query {
             | Query::List { inode, .. }
             | Query::GetXattr { inode, .. }
             | Query::ListXattrs { inode }
-            | Query::Parent { inode } => *inode,
+            | Query::Parent { inode }
+            | Query::TestLock { inode, .. } => *inode,
         }
     }
 
@@ -506,6 +605,7 @@ impl Query {
             Query::GetXattr { .. } => "getxattr",
             Query::ListXattrs { .. } => "listxattr",
             Query::Parent { .. } => "parent",
+            Query::TestLock { .. } => "test_lock",
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use ministry_types::government::ClusterMap;
+use ministry_types::locks::LockProgress;
 use ministry_types::operations::{Answer, Operation, Outcome, Query};
 use ministry_types::{
     Attributes, Caller, Epoch, FsError, InodeId, LogIndex, MapVersion, MinistryId, NodeId,
@@ -215,6 +216,22 @@ pub struct KeepAliveReply {
     pub logged_until: Timestamp,
 }
 
+/// A question how a request for a lock stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AwaitLockRequest {
+    /// The ministry that owns the file.
+    pub ministry: MinistryId,
+    /// The session of the request.
+    pub session: SessionId,
+    /// The file.
+    pub inode: InodeId,
+    /// The number of the request in the session. It was answered with
+    /// [`Outcome::LockWaiting`] before.
+    pub request: u64,
+    /// How long the answer may wait for the request to be settled.
+    pub wait: Duration,
+}
+
 /// How much room the file system has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct FsUsage {
@@ -267,4 +284,7 @@ pub trait Ministry {
         inode: InodeId,
         turn: u64,
     ) -> Result<(), Refusal>;
+    /// How a request for a lock stands that waits: as soon as it does so no more, else after the
+    /// time that was asked for.
+    async fn await_lock(request: AwaitLockRequest) -> Result<LockProgress, Refusal>;
 }

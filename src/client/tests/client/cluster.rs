@@ -18,13 +18,15 @@ use ministry_types::government::{
 };
 use ministry_types::kv::{Kv, MemoryKv};
 use ministry_types::limits::KEEP_ALIVE_INTERVAL;
+use ministry_types::locks::LockProgress;
 use ministry_types::{
     Caller, ClientId, ClusterId, Epoch, FsError, InodeId, LogIndex, MapVersion, MinistryId, NodeId,
     SessionId, Timestamp,
 };
 use ministry_wire::minister::{
-    AppendTurn, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest, Ministry,
-    QueryReply, QueryRequest, ReclaimReply, ReclaimRequest, Refusal, ReignId,
+    AppendTurn, AwaitLockRequest, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply,
+    KeepAliveRequest, Ministry, QueryReply, QueryRequest, ReclaimReply, ReclaimRequest, Refusal,
+    ReignId,
 };
 use parking_lot::Mutex;
 use rand::SeedableRng;
@@ -538,6 +540,34 @@ impl Ministry for Node {
         _: u64,
     ) -> Result<(), Refusal> {
         self.office(ministry)
+    }
+
+    /// Looks again every few moments: the tests are about the client.
+    async fn await_lock(
+        self,
+        _: Context,
+        request: AwaitLockRequest,
+    ) -> Result<LockProgress, Refusal> {
+        let AwaitLockRequest { ministry, session, inode, request, wait } = request;
+        let until = tokio::time::Instant::now() + wait;
+        loop {
+            self.office(ministry)?;
+            let (lives, progress) = {
+                let offices = self.cluster.inner.offices.lock();
+                let office = offices.get(&ministry).unwrap();
+                let sessions = office.rules.sessions(&office.state).unwrap();
+                let lives = sessions.iter().any(|(living, _)| *living == session);
+                let state = &office.state;
+                (lives, office.rules.lock_progress(state, session, inode, request).unwrap())
+            };
+            if !lives {
+                return Err(Refusal::UnknownSession);
+            }
+            if progress == LockProgress::Settled || tokio::time::Instant::now() >= until {
+                return Ok(progress);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 

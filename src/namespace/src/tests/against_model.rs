@@ -264,6 +264,10 @@ impl Pair {
             Outcome::Written { offset, .. } => Effect::Written(offset),
             Outcome::NotInline { .. } => Effect::NotInline,
             Outcome::Conflict { .. } => panic!("nothing here conflicts"),
+            Outcome::LockDenied
+            | Outcome::LockWaiting
+            | Outcome::LockCancelled
+            | Outcome::Unlocked { .. } => panic!("nothing here locks"),
         }
     }
 

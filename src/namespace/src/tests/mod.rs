@@ -5,6 +5,7 @@ mod against_model;
 mod contents;
 mod listing;
 mod lists;
+mod locks;
 mod model;
 mod names;
 mod ownership;
