@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fuser::{FileHandle as Number, FopenFlags, WriteFlags};
+use fuser::{FileAttr, FileHandle as Number, FopenFlags, WriteFlags};
 use ministry_client::{Client, FileHandle, OpenFlags};
 use ministry_types::operations::Entry;
 use ministry_types::{Attributes, Caller, InodeId, limits};
@@ -21,6 +21,7 @@ use crate::failure::{Failure, MountFailure};
 use crate::handles::{Handles, OpenDirectory, OpenFile};
 use crate::overdue::Overdue;
 use crate::page_cache::PageCache;
+use crate::view::View;
 
 /// Entries asked for with attributes: about what fits the largest buffer of `getdents`. They
 /// cannot be kept for the next request, so more would be fetched in vain.
@@ -37,6 +38,7 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 pub(crate) struct Adapter {
     pub(crate) client: Client,
+    pub(crate) view: View,
     pub(crate) files: Handles<OpenFile>,
     pub(crate) directories: Handles<OpenDirectory>,
     pub(crate) page_cache: PageCache,
@@ -44,14 +46,21 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    pub(crate) fn new(client: Client) -> Adapter {
+    pub(crate) fn new(client: Client, view: View) -> Adapter {
         Adapter {
             client,
+            view,
             files: Handles::default(),
             directories: Handles::default(),
             page_cache: PageCache::default(),
             overdue: Overdue::default(),
         }
+    }
+
+    /// What the kernel is shown of an object; the rules of the page cache learn of it.
+    pub(crate) fn show(&self, attributes: &Attributes) -> FileAttr {
+        self.page_cache.saw(attributes);
+        self.view.attributes(attributes)
     }
 
     pub(crate) async fn set_attributes(
@@ -84,14 +93,14 @@ impl Adapter {
         name: &[u8],
         permissions: u32,
         opening: Opening,
-    ) -> Result<(Attributes, Opened), Failure> {
+    ) -> Result<(FileAttr, Opened), Failure> {
         let flags = open_flags(opening);
         let (attributes, file) = self
             .client
             .create_and_open(&caller, parent, name, permissions, flags, opening.exclusive)
             .await?;
-        self.page_cache.saw(&attributes);
-        Ok((attributes, self.register(file, opening)?))
+        let shown = self.show(&attributes);
+        Ok((shown, self.register(file, opening)?))
     }
 
     /// A handle for append bypasses the page cache (`FOPEN_DIRECT_IO`): the kernel would put the
@@ -260,7 +269,7 @@ impl Adapter {
             after,
             entries: listing.entries.into(),
             end: listing.end,
-            parent: listing.parent,
+            parent: self.view.parent(directory.inode, listing.parent),
         })
     }
 }

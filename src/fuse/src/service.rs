@@ -11,17 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    Errno, FileHandle, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    Errno, FileHandle, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 use ministry_types::operations::Entry;
-use ministry_types::{Attributes, FileKind, FsError, limits};
+use ministry_types::{Attributes, FileKind, FsError, InodeId, limits};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use crate::adapter::Adapter;
 use crate::capabilities::Tuning;
-use crate::convert::{self, file_attributes};
+use crate::convert;
 use crate::failure::Failure;
 
 /// How long the kernel may take names and attributes for true without asking. Nothing tells us yet
@@ -97,6 +97,11 @@ impl MinistryFilesystem {
         MinistryFilesystem { adapter, runtime, tuning }
     }
 
+    /// The inode that the kernel means.
+    pub(crate) fn inode(&self, number: INodeNo) -> InodeId {
+        self.adapter.view.inode(number)
+    }
+
     /// Carries a request out in a task of its own, under the deadline, and answers it.
     pub(crate) fn serve<R, T, F>(
         &self,
@@ -133,14 +138,13 @@ impl MinistryFilesystem {
     ) where
         F: Future<Output = Result<Attributes, FsError>> + Send + 'static,
     {
-        let remember = Arc::clone(&self.adapter);
+        let show = Arc::clone(&self.adapter);
         let work = |adapter| async move {
             let attributes = work(adapter).await?;
-            remember.page_cache.saw(&attributes);
-            Ok(attributes)
+            Ok(show.show(&attributes))
         };
-        self.serve(operation, reply, work, |reply, attributes| {
-            reply.entry(&TIME_TO_LIVE, &file_attributes(&attributes), GENERATION);
+        self.serve(operation, reply, work, |reply, shown| {
+            reply.entry(&TIME_TO_LIVE, &shown, GENERATION);
         });
     }
 
