@@ -9,6 +9,7 @@ mod damage;
 mod exerciser;
 mod locked_doors;
 mod ministries;
+mod mounting;
 mod names;
 mod operator;
 mod orphans;

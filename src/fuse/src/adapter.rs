@@ -218,7 +218,7 @@ impl Adapter {
         let mut anything = false;
         let mut page = match directory.position.take(offset) {
             Some(page) => page,
-            None => self.fetch(&directory, offset, limits::LISTING_ENTRIES_MAX, false).await?,
+            None => self.next_page(&directory, offset).await?,
         };
         loop {
             let mut counted = |inode, cookie, name: &[u8], entry: Option<&Entry>| {
@@ -233,8 +233,27 @@ impl Adapter {
                 return Ok(());
             }
             offset = page.after.max(directory::COOKIE_DOT_DOT);
-            page = self.fetch(&directory, offset, limits::LISTING_ENTRIES_MAX, false).await?;
+            page = self.next_page(&directory, offset).await?;
         }
+    }
+
+    /// The page of names for the kernel's offset; the one behind it is asked for already.
+    async fn next_page(&self, directory: &OpenDirectory, offset: u64) -> Result<Page, Failure> {
+        let after = directory::list_after(offset);
+        let page = match directory.position.take_ahead(after).await {
+            // A listing that begins anew shows what is there now.
+            Some(page) if offset != 0 => page,
+            _ => {
+                let question = Question::of(self, directory, after);
+                question.ask(limits::LISTING_ENTRIES_MAX, false).await?
+            }
+        };
+        if let Some(next) = page.next() {
+            let question = Question::of(self, directory, next);
+            let ask = async move { question.ask(limits::LISTING_ENTRIES_MAX, false).await.ok() };
+            directory.position.ask_ahead(next, ask);
+        }
+        Ok(page)
     }
 
     /// One page with attributes, and the attributes of the directory and of its parent. What has
@@ -245,31 +264,45 @@ impl Adapter {
         offset: u64,
     ) -> Result<(Page, Attributes, Attributes), Failure> {
         let directory = self.directories.get(number)?;
-        let mut page = self.fetch(&directory, offset, ENTRIES_WITH_ATTRIBUTES, true).await?;
+        let question = Question::of(self, &directory, directory::list_after(offset));
+        let mut page = question.ask(ENTRIES_WITH_ATTRIBUTES, true).await?;
         let opener = &directory.opener;
         page.entries.retain(|entry| entry.attributes.is_some());
         let own = self.client.getattr(opener, directory.inode).await?;
         let parent = self.client.getattr(opener, page.parent).await?;
         Ok((page, own, parent))
     }
+}
 
-    async fn fetch(
-        &self,
-        directory: &OpenDirectory,
-        offset: u64,
-        entries_max: usize,
-        attributes: bool,
-    ) -> Result<Page, Failure> {
-        let after = directory::list_after(offset);
-        let listing = self
-            .client
-            .list(&directory.opener, directory.inode, after, entries_max, attributes)
-            .await?;
-        Ok(Page {
+/// A question for one page of a directory.
+#[derive(Debug)]
+struct Question {
+    client: Client,
+    view: View,
+    opener: Caller,
+    inode: InodeId,
+    after: u64,
+}
+
+impl Question {
+    fn of(adapter: &Adapter, directory: &OpenDirectory, after: u64) -> Question {
+        Question {
+            client: adapter.client.clone(),
+            view: adapter.view,
+            opener: directory.opener.clone(),
+            inode: directory.inode,
             after,
+        }
+    }
+
+    async fn ask(&self, entries_max: usize, attributes: bool) -> Result<Page, Failure> {
+        let Question { client, view, opener, inode, after } = self;
+        let listing = client.list(opener, *inode, *after, entries_max, attributes).await?;
+        Ok(Page {
+            after: *after,
             entries: listing.entries.into(),
             end: listing.end,
-            parent: self.view.parent(directory.inode, listing.parent),
+            parent: view.parent(*inode, listing.parent),
         })
     }
 }

@@ -89,9 +89,9 @@ fn explain(path: &Path, output: &Output) -> MountError {
 pub(crate) fn unmount(path: &Path, lazily: bool) -> io::Result<()> {
     let mut program = Command::new(PROGRAM);
     program.arg("-u").args(lazily.then_some("-z")).arg("--").arg(path);
-    let output = program.output().map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot run {PROGRAM}: {error}"))
-    })?;
+    let output = program
+        .output()
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot run {PROGRAM}: {error}")))?;
     if output.status.success() {
         return Ok(());
     }
