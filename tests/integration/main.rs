@@ -7,6 +7,7 @@ mod coherence;
 mod content;
 mod damage;
 mod exerciser;
+mod listing;
 mod locked_doors;
 mod ministries;
 mod mounting;

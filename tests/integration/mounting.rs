@@ -379,7 +379,7 @@ fn what_was_written_is_there_for_others_when_unmounting_has_ended() {
             .story(&format!(
                 "rm -rf \"$other\"/*
                 mounted /
-                server=$(pgrep -f '^mount.fuse.ministry|/mount.fuse.ministry')
+                server=$(pgrep -f '^/sbin/mount')
                 for i in $(seq 200); do echo $i > \"$mnt/small-$i\"; done
                 head -c 3000000 /dev/urandom > \"$scratch/data\"; cp \"$scratch/data\" \"$mnt/large\"
                 for i in $(seq 50); do echo line >> \"$mnt/log\"; done
@@ -388,8 +388,8 @@ fn what_was_written_is_there_for_others_when_unmounting_has_ended() {
                 [ \"$(cat \"$other\"/small-* | sort -n | md5sum)\" = \"$(seq 200 | md5sum)\" ]
                 cmp \"$scratch/data\" \"$other/large\"
                 [ \"$(grep -c line \"$other/log\")\" = 50 ]
-                for _ in $(seq 100); do pgrep -f mount.fuse.ministry > /dev/null || break; sleep 0.1; done
-                ! pgrep -f mount.fuse.ministry"
+                for _ in $(seq 100); do pgrep -f '^/sbin/mount' > /dev/null || break; sleep 0.1; done
+                ! pgrep -f '^/sbin/mount'"
             ))
             .ok();
     }

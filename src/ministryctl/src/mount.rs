@@ -42,7 +42,6 @@ Options of -o (docs/operations/mount.md says more):
   timeout=30s             how long the cluster is waited for
   log=FILE, metrics=IP:PORT, name=NAME, nonempty
   max_background=N, read_ahead=KIB, readdirplus
-  remount                 change the flags of what is mounted already
 Those of mount(8) and systemd (defaults, noauto, nofail, _netdev, user, x-…) change nothing.
 
 Examples:
@@ -115,7 +114,8 @@ pub struct UmountArgs {
 pub fn run(args: MountArgs, global: &Global) -> Result<(), Failure> {
     let plan = Plan::of_arguments(&args, global)?;
     if plan.options.remount {
-        return helper::remount(&plan);
+        // mount(8) adds the flags that are to stay; we would drop them.
+        return Err(usage("'remount' is for mount(8): mount -o remount,… DIR"));
     }
     start_or_serve(&plan)
 }

@@ -102,7 +102,7 @@ fn mount(plan: &Plan, request: &Request) -> Result<(), Failure> {
 
 /// The flags of what is mounted there are changed. Everything else stays as it was mounted: the
 /// line of `/etc/fstab`, which mount(8) adds, may hold it.
-pub fn remount(plan: &Plan) -> Result<(), Failure> {
+fn remount(plan: &Plan) -> Result<(), Failure> {
     let shown = plan.directory.display();
     let place = place::resolve(&plan.directory)
         .map_err(|error| usage(format!("cannot use {shown}: {error}")))?;
