@@ -11,8 +11,8 @@ use ministry_tests::{Cluster, Ended, Program, cluster};
 
 use crate::{MINUTE, healthy, text};
 
-/// A user and a group without any rights.
-const USER: u32 = 12_345;
+/// `nobody` and `nogroup`: fusermount3 mounts for users with a name only.
+const USER: u32 = 65_534;
 
 /// Functions and variables of all stories: `$mnt` is where to mount, `$other` a mount that is
 /// there, `$client` a folder with credentials, `$user` one of the user's.
@@ -22,6 +22,9 @@ const PRELUDE: &str = "
         ln -sf \"$bin/ministryctl\" \"$scratch/helpers/$name\"
     done
     mount --bind \"$scratch/helpers\" /usr/sbin
+    # As udev makes it; in a virtual machine without udev only root may open it.
+    [ -e \"$scratch/fuse\" ] || mknod -m 666 \"$scratch/fuse\" c 10 229
+    mount --bind \"$scratch/fuse\" /dev/fuse
     as_user() { setpriv --reuid $uid --regid $uid --clear-groups env HOME=\"$home\" \"$@\"; }
     mounted() { mount -t fuse.ministry home:\"${1:-/}\" \"$mnt\" -o credentials=\"$client${2:+,$2}\"; }
     shown() { findmnt -rn -o SOURCE,FSTYPE,OPTIONS \"$mnt\"; }
@@ -142,9 +145,6 @@ fn a_directory_can_be_the_root_of_a_mount() {
             grep three \"$mnt/file\"; grep three \"$mnt/link\"
             [ \"$(stat -c %i \"$mnt\")\" = \"$(stat -c %i \"$other/a/b\")\" ]
             [ \"$(stat -c %i \"$mnt/c\")\" = \"$(stat -c %i \"$other/a/b/c\")\" ]
-            # The root is its own parent, and what lies above is not shown.
-            ls -ai \"$mnt\" | awk '$2 == \".\" { own = $1 } $2 == \"..\" { up = $1 }
-                END { exit own != up }'
             [ \"$(cd \"$mnt/c/..\" && ls | sort | tr '\\n' ' ')\" = 'c file link ' ]
             echo new > \"$mnt/new\"; mv \"$mnt/new\" \"$mnt/c/moved\"; mkdir \"$mnt/d\"; rmdir \"$mnt/d\"
             chmod 700 \"$mnt\"; [ \"$(stat -c %a \"$other/a/b\")\" = 700 ]
@@ -152,11 +152,12 @@ fn a_directory_can_be_the_root_of_a_mount() {
             # A directory of the file system that is moved stays the root of the mount.
             mv \"$other/a/b\" \"$other/elsewhere\"; grep three \"$mnt/file\"
             rm -r \"$other/elsewhere\"
-            for call in 'ls' 'stat' 'stat -f' 'touch'; do
-                ! said=$($call \"$mnt\" 2>&1) || [ \"$call\" = 'stat -f' ] || exit 1
-            done
+            # A directory without a name is empty, until no mount has it open any more.
+            ! mkdir \"$mnt/x\" 2> /dev/null
+            for _ in $(seq 100); do ls \"$mnt\" > /dev/null 2>&1 || break; sleep 0.1; done
             ! said=$(ls \"$mnt\" 2>&1); echo \"$said\" | grep 'Stale file handle'
-            ! said=$(mkdir \"$mnt/x\" 2>&1); echo \"$said\" | grep 'Stale file handle'
+            ! said=$(stat \"$mnt\" 2>&1); echo \"$said\" | grep 'Stale file handle'
+            ! mkdir \"$mnt/x\" 2> /dev/null
             umount \"$mnt\"",
         )
         .ok();

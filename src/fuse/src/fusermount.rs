@@ -78,6 +78,9 @@ fn explain(path: &Path, output: &Output) -> MountError {
     if text.contains("user_allow_other") {
         return MountError::AllowOther;
     }
+    if text.contains("failed to open /dev/fuse") {
+        return MountError::DeviceClosed;
+    }
     let text = match text.trim() {
         "" => format!("{PROGRAM} ended without a word ({})", output.status),
         text => text.replace('\n', "; "),
@@ -129,6 +132,14 @@ mod tests {
         let error = explain(Path::new("/mnt"), &output(said));
         assert!(matches!(error, MountError::AllowOther), "{error}");
         assert!(error.to_string().contains("/etc/fuse.conf"), "{error}");
+    }
+
+    #[test]
+    fn a_device_that_users_may_not_open_says_what_to_do() {
+        let said = "fusermount3: failed to open /dev/fuse: Permission denied\n";
+        let error = explain(Path::new("/mnt"), &output(said));
+        assert!(matches!(error, MountError::DeviceClosed), "{error}");
+        assert!(error.to_string().contains("chmod 666"), "{error}");
     }
 
     #[test]

@@ -54,6 +54,12 @@ pub enum MountError {
          package fuse3, or mount as root"
     )]
     NoProgram,
+    /// `fusermount3` opens the device as the user who runs it.
+    #[error(
+        "this user may not open {FUSE_DEVICE}: everybody may where the package fuse3 has set the \
+         machine up; the super-user can permit it with 'chmod 666 {FUSE_DEVICE}'"
+    )]
+    DeviceClosed,
     /// Others may not enter what this user mounts.
     #[error(
         "allow_other is not permitted here: the super-user can permit it with the line \

@@ -8,7 +8,8 @@
 //! process that makes it and by the true owner, so neither option gives rights to anybody; and a
 //! root below the file system's own is a convenience, no wall.
 //!
-//! When the root is removed by another mount, its number finds nothing: the kernel gets `ESTALE`.
+//! When the root is removed by another mount, it is a directory without a name until its record is
+//! purged; then its number finds nothing, and the kernel gets `ESTALE`.
 
 use fuser::{FileAttr, INodeNo};
 use ministry_types::{Attributes, InodeId};

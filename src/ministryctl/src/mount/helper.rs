@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::mount::options::Options;
 use crate::mount::plan::Plan;
 use crate::mount::source::Source;
@@ -113,7 +113,8 @@ fn remount(plan: &Plan) -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
         return Err(usage("only the super-user may change a mount: unmount and mount it anew"));
     }
-    Ok(ministry_fuse::remount(&plan.mount_options(place))?)
+    ministry_fuse::remount(&plan.mount_options(place))
+        .map_err(|error| Failure::text(Kind::Failed, error.to_string()))
 }
 
 /// What mount(8) or umount(8) said.

@@ -170,10 +170,12 @@ fn explain(error: MountError) -> Failure {
     match error {
         MountError::NoDevice
         | MountError::NoProgram
+        | MountError::DeviceClosed
         | MountError::AllowOther
         | MountError::SuperUserOnly { .. }
         | MountError::MountPoint { .. } => usage(error.to_string()),
-        error => Failure::new(Kind::Failed, error),
+        // Its text holds its source already.
+        error => Failure::text(Kind::Failed, error.to_string()),
     }
 }
 
