@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fuser::{FileHandle as Number, FopenFlags, WriteFlags};
+use fuser::{FileAttr, FileHandle as Number, FopenFlags, WriteFlags};
 use ministry_client::{Client, FileHandle, NewMode, OpenFlags};
 use ministry_types::operations::Entry;
 use ministry_types::{Attributes, Caller, FsError, InodeId, limits};
@@ -21,6 +21,7 @@ use crate::failure::{Failure, MountFailure};
 use crate::handles::{Handles, OpenDirectory, OpenFile};
 use crate::overdue::Overdue;
 use crate::page_cache::PageCache;
+use crate::view::View;
 
 /// Entries asked for with attributes: about what fits the largest buffer of `getdents`. They
 /// cannot be kept for the next request, so more would be fetched in vain.
@@ -37,6 +38,7 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 pub(crate) struct Adapter {
     pub(crate) client: Client,
+    pub(crate) view: View,
     pub(crate) files: Handles<OpenFile>,
     pub(crate) directories: Handles<OpenDirectory>,
     pub(crate) page_cache: PageCache,
@@ -44,9 +46,10 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    pub(crate) fn new(client: Client) -> Adapter {
+    pub(crate) fn new(client: Client, view: View) -> Adapter {
         Adapter {
             client,
+            view,
             files: Handles::default(),
             directories: Handles::default(),
             page_cache: PageCache::default(),
@@ -67,6 +70,12 @@ impl Adapter {
             Ok(_) | Err(FsError::Stale) => Err(FsError::NotFound),
             Err(error) => Err(error),
         }
+    }
+
+    /// What the kernel is shown of an object; the rules of the page cache learn of it.
+    pub(crate) fn show(&self, attributes: &Attributes) -> FileAttr {
+        self.page_cache.saw(attributes);
+        self.view.attributes(attributes)
     }
 
     pub(crate) async fn set_attributes(
@@ -99,14 +108,14 @@ impl Adapter {
         name: &[u8],
         mode: NewMode,
         opening: Opening,
-    ) -> Result<(Attributes, Opened), Failure> {
+    ) -> Result<(FileAttr, Opened), Failure> {
         let flags = open_flags(opening);
         let (attributes, file) = self
             .client
             .create_and_open(&caller, parent, name, mode, flags, opening.exclusive)
             .await?;
-        self.page_cache.saw(&attributes);
-        Ok((attributes, self.register(file, opening)?))
+        let shown = self.show(&attributes);
+        Ok((shown, self.register(file, opening)?))
     }
 
     /// A handle for append bypasses the page cache (`FOPEN_DIRECT_IO`): the kernel would put the
@@ -236,7 +245,7 @@ impl Adapter {
         let mut anything = false;
         let mut page = match directory.position.take(offset) {
             Some(page) => page,
-            None => self.fetch(&directory, offset, limits::LISTING_ENTRIES_MAX, false).await?,
+            None => self.next_page(&directory, offset).await?,
         };
         loop {
             let mut counted = |inode, cookie, name: &[u8], entry: Option<&Entry>| {
@@ -251,8 +260,27 @@ impl Adapter {
                 return Ok(());
             }
             offset = page.after.max(directory::COOKIE_DOT_DOT);
-            page = self.fetch(&directory, offset, limits::LISTING_ENTRIES_MAX, false).await?;
+            page = self.next_page(&directory, offset).await?;
         }
+    }
+
+    /// The page of names for the kernel's offset; the one behind it is asked for already.
+    async fn next_page(&self, directory: &OpenDirectory, offset: u64) -> Result<Page, Failure> {
+        let after = directory::list_after(offset);
+        let page = match directory.position.take_ahead(after).await {
+            // A listing that begins anew shows what is there now.
+            Some(page) if offset != 0 => page,
+            _ => {
+                let question = Question::of(self, directory, after);
+                question.ask(limits::LISTING_ENTRIES_MAX, false).await?
+            }
+        };
+        if let Some(next) = page.next() {
+            let question = Question::of(self, directory, next);
+            let ask = async move { question.ask(limits::LISTING_ENTRIES_MAX, false).await.ok() };
+            directory.position.ask_ahead(next, ask);
+        }
+        Ok(page)
     }
 
     /// One page with attributes, and the attributes of the directory and of its parent. What has
@@ -263,31 +291,45 @@ impl Adapter {
         offset: u64,
     ) -> Result<(Page, Attributes, Attributes), Failure> {
         let directory = self.directories.get(number)?;
-        let mut page = self.fetch(&directory, offset, ENTRIES_WITH_ATTRIBUTES, true).await?;
+        let question = Question::of(self, &directory, directory::list_after(offset));
+        let mut page = question.ask(ENTRIES_WITH_ATTRIBUTES, true).await?;
         let opener = &directory.opener;
         page.entries.retain(|entry| entry.attributes.is_some());
         let own = self.client.getattr(opener, directory.inode).await?;
         let parent = self.client.getattr(opener, page.parent).await?;
         Ok((page, own, parent))
     }
+}
 
-    async fn fetch(
-        &self,
-        directory: &OpenDirectory,
-        offset: u64,
-        entries_max: usize,
-        attributes: bool,
-    ) -> Result<Page, Failure> {
-        let after = directory::list_after(offset);
-        let listing = self
-            .client
-            .list(&directory.opener, directory.inode, after, entries_max, attributes)
-            .await?;
-        Ok(Page {
+/// A question for one page of a directory.
+#[derive(Debug)]
+struct Question {
+    client: Client,
+    view: View,
+    opener: Caller,
+    inode: InodeId,
+    after: u64,
+}
+
+impl Question {
+    fn of(adapter: &Adapter, directory: &OpenDirectory, after: u64) -> Question {
+        Question {
+            client: adapter.client.clone(),
+            view: adapter.view,
+            opener: directory.opener.clone(),
+            inode: directory.inode,
             after,
+        }
+    }
+
+    async fn ask(&self, entries_max: usize, attributes: bool) -> Result<Page, Failure> {
+        let Question { client, view, opener, inode, after } = self;
+        let listing = client.list(opener, *inode, *after, entries_max, attributes).await?;
+        Ok(Page {
+            after: *after,
             entries: listing.entries.into(),
             end: listing.end,
-            parent: listing.parent,
+            parent: view.parent(*inode, listing.parent),
         })
     }
 }

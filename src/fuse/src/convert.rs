@@ -24,14 +24,9 @@ const OPEN_FOR_EXECUTION: i32 = 0x20;
 
 const PERMISSION_BITS: u32 = 0o7777;
 
-/// The number on the kernel's side. They are the same.
+/// The number on the kernel's side: the same, but for the root ([`crate::view`]).
 pub(crate) fn inode_number(inode: InodeId) -> INodeNo {
     INodeNo(inode.0)
-}
-
-/// The inode that the kernel means.
-pub(crate) fn inode_id(number: INodeNo) -> InodeId {
-    InodeId(number.0)
 }
 
 /// The kernel's word for a kind.

@@ -25,11 +25,11 @@ use fuser::{
 use ministry_client::{NewMode, NewObject};
 use ministry_types::locks::{HeldLock, LockRange};
 use ministry_types::operations::Entry;
-use ministry_types::{Caller, FileKind, FsError, limits};
+use ministry_types::{Caller, FileKind, FsError, InodeId, limits};
 
 use crate::adapter::Adapter;
 use crate::capabilities;
-use crate::convert::{self, SetFields, XattrReply, file_attributes, inode_id};
+use crate::convert::{self, SetFields, XattrReply};
 use crate::directory::{COOKIE_DOT, COOKIE_DOT_DOT, fill};
 use crate::failure::Failure;
 use crate::locks::{self, Asked};
@@ -45,7 +45,7 @@ impl MinistryFilesystem {
         new: NewObject,
         reply: ReplyEntry,
     ) {
-        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        let (who, parent, name) = (Requester::of(req), self.inode(parent), owned(name));
         self.serve_entry(operation, reply, move |adapter| async move {
             adapter.client.create(&who.caller(), parent, &name, new).await
         });
@@ -63,7 +63,7 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        let (who, parent, name) = (Requester::of(req), self.inode(parent), owned(name));
         self.serve_entry("lookup", reply, move |adapter| async move {
             if name == b"." {
                 return adapter.by_number(&who.caller(), parent).await;
@@ -80,18 +80,17 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, _nlookup: u64) {
-        self.adapter.page_cache.forget(inode_id(ino));
+        self.adapter.page_cache.forget(self.inode(ino));
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let work = move |adapter: Arc<Adapter>| async move {
             let attributes = adapter.client.getattr(&who.caller(), inode).await?;
-            adapter.page_cache.saw(&attributes);
-            Ok(attributes)
+            Ok(adapter.show(&attributes))
         };
-        self.serve("getattr", reply, work, |reply, attributes| {
-            reply.attr(&TIME_TO_LIVE, &file_attributes(&attributes));
+        self.serve("getattr", reply, work, |reply, shown| {
+            reply.attr(&TIME_TO_LIVE, &shown);
         });
     }
 
@@ -113,20 +112,19 @@ impl Filesystem for MinistryFilesystem {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let fields = SetFields { mode, uid, gid, size, atime, mtime };
         let work = move |adapter: Arc<Adapter>| async move {
             let attributes = adapter.set_attributes(&who.caller(), inode, fields, fh).await?;
-            adapter.page_cache.saw(&attributes);
-            Ok(attributes)
+            Ok(adapter.show(&attributes))
         };
-        self.serve("setattr", reply, work, |reply, attributes| {
-            reply.attr(&TIME_TO_LIVE, &file_attributes(&attributes));
+        self.serve("setattr", reply, work, |reply, shown| {
+            reply.attr(&TIME_TO_LIVE, &shown);
         });
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let work = move |adapter: Arc<Adapter>| async move {
             Ok(adapter.client.readlink(&who.caller(), inode).await?)
         };
@@ -179,14 +177,14 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        let (who, parent, name) = (Requester::of(req), self.inode(parent), owned(name));
         self.serve_empty("unlink", reply, move |adapter| async move {
             adapter.client.unlink(&who.caller(), parent, &name).await
         });
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        let (who, parent, name) = (Requester::of(req), self.inode(parent), owned(name));
         self.serve_empty("rmdir", reply, move |adapter| async move {
             adapter.client.rmdir(&who.caller(), parent, &name).await
         });
@@ -203,8 +201,8 @@ impl Filesystem for MinistryFilesystem {
         reply: ReplyEmpty,
     ) {
         let who = Requester::of(req);
-        let (parent, name) = (inode_id(parent), owned(name));
-        let (new_parent, new_name) = (inode_id(newparent), owned(newname));
+        let (parent, name) = (self.inode(parent), owned(name));
+        let (new_parent, new_name) = (self.inode(newparent), owned(newname));
         self.serve_empty("rename", reply, move |adapter| async move {
             let mode = convert::rename_mode(flags)?;
             let (from, to) = ((parent, name.as_slice()), (new_parent, new_name.as_slice()));
@@ -220,15 +218,15 @@ impl Filesystem for MinistryFilesystem {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
-        let (parent, name) = (inode_id(newparent), owned(newname));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
+        let (parent, name) = (self.inode(newparent), owned(newname));
         self.serve_entry("link", reply, move |adapter| async move {
             adapter.client.link(&who.caller(), inode, parent, &name).await
         });
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let opening = convert::opening(flags.0);
         let work = move |adapter: Arc<Adapter>| async move {
             adapter.open(who.caller(), inode, opening).await
@@ -246,15 +244,14 @@ impl Filesystem for MinistryFilesystem {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        let (who, parent, name) = (Requester::of(req), self.inode(parent), owned(name));
         let mode = convert::new_mode(mode, umask);
         let opening = convert::opening(flags);
         let work = move |adapter: Arc<Adapter>| async move {
             adapter.create(who.caller(), parent, &name, mode, opening).await
         };
-        self.serve("create", reply, work, |reply, (attributes, opened)| {
-            let attributes = file_attributes(&attributes);
-            reply.created(&TIME_TO_LIVE, &attributes, GENERATION, opened.number, opened.flags);
+        self.serve("create", reply, work, |reply, (shown, opened)| {
+            reply.created(&TIME_TO_LIVE, &shown, GENERATION, opened.number, opened.flags);
         });
     }
 
@@ -269,7 +266,7 @@ impl Filesystem for MinistryFilesystem {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let inode = inode_id(ino);
+        let inode = self.inode(ino);
         let work =
             move |adapter: Arc<Adapter>| async move { adapter.read(inode, fh, offset, size).await };
         self.serve("read", reply, work, |reply, data: Bytes| reply.data(&data));
@@ -287,7 +284,7 @@ impl Filesystem for MinistryFilesystem {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let inode = inode_id(ino);
+        let inode = self.inode(ino);
         // The buffer belongs to fuser, which reads the next request into it.
         let data = Bytes::copy_from_slice(data);
         let work = move |adapter: Arc<Adapter>| async move {
@@ -321,7 +318,8 @@ impl Filesystem for MinistryFilesystem {
         pid: u32,
         reply: ReplyLock,
     ) {
-        let asked = asked_lock(req, (ino, fh, lock_owner), (start, end), (typ, pid, false));
+        let asked =
+            asked_lock(req, (self.inode(ino), fh, lock_owner), (start, end), (typ, pid, false));
         let work = move |adapter: Arc<Adapter>| async move { adapter.test_lock(asked).await };
         self.serve("getlk", reply, work, |reply, held| match held {
             None => reply.locked(0, 0, libc::F_UNLCK, 0),
@@ -344,7 +342,8 @@ impl Filesystem for MinistryFilesystem {
         sleep: bool,
         reply: ReplyEmpty,
     ) {
-        let asked = asked_lock(req, (ino, fh, lock_owner), (start, end), (typ, pid, sleep));
+        let asked =
+            asked_lock(req, (self.inode(ino), fh, lock_owner), (start, end), (typ, pid, sleep));
         self.serve_lock(asked, reply);
     }
 
@@ -377,7 +376,7 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let work = move |adapter: Arc<Adapter>| async move {
             adapter.open_directory(who.caller(), inode).await
         };
@@ -408,6 +407,7 @@ impl Filesystem for MinistryFilesystem {
         let work = move |adapter: Arc<Adapter>| async move {
             adapter.list_with_attributes(fh, offset).await
         };
+        let view = self.adapter.view;
         self.serve("readdirplus", reply, work, move |mut reply, (mut page, own, parent)| {
             let directory = own.inode;
             let mut put = |_, cookie, name: &[u8], entry: Option<&Entry>| {
@@ -417,9 +417,9 @@ impl Filesystem for MinistryFilesystem {
                     (_, entry) => entry.and_then(|entry| entry.attributes.as_ref()),
                 };
                 // The adapter has left out what has none.
-                let Some(attributes) = attributes.map(file_attributes) else { return false };
-                let name = OsStr::from_bytes(name);
-                reply.add(attributes.ino, cookie, name, &TIME_TO_LIVE, &attributes, GENERATION)
+                let Some(attributes) = attributes else { return false };
+                let (shown, name) = (view.attributes(attributes), OsStr::from_bytes(name));
+                reply.add(shown.ino, cookie, name, &TIME_TO_LIVE, &shown, GENERATION)
             };
             fill(offset, directory, &mut page, &mut put);
             reply.ok();
@@ -481,7 +481,7 @@ impl Filesystem for MinistryFilesystem {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let (who, inode, name) = (Requester::of(req), inode_id(ino), owned(name));
+        let (who, inode, name) = (Requester::of(req), self.inode(ino), owned(name));
         let value = Bytes::copy_from_slice(value);
         self.serve_empty("setxattr", reply, move |adapter| async move {
             let mode = convert::xattr_mode(flags)?;
@@ -490,7 +490,7 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let (who, inode, name) = (Requester::of(req), inode_id(ino), owned(name));
+        let (who, inode, name) = (Requester::of(req), self.inode(ino), owned(name));
         let work = move |adapter: Arc<Adapter>| async move {
             let value = adapter.client.getxattr(&who.caller(), inode, &name).await?;
             Ok(convert::xattr_reply(value, size)?)
@@ -499,7 +499,7 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let work = move |adapter: Arc<Adapter>| async move {
             let names = adapter.client.listxattr(&who.caller(), inode).await?;
             Ok(convert::xattr_reply(convert::xattr_list(&names), size)?)
@@ -508,14 +508,14 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (who, inode, name) = (Requester::of(req), inode_id(ino), owned(name));
+        let (who, inode, name) = (Requester::of(req), self.inode(ino), owned(name));
         self.serve_empty("removexattr", reply, move |adapter| async move {
             adapter.client.removexattr(&who.caller(), inode, &name).await
         });
     }
 
     fn access(&self, req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let mask = mask.bits() as u32;
         self.serve_empty("access", reply, move |adapter| async move {
             adapter.client.access(&who.caller(), inode, mask).await
@@ -598,7 +598,7 @@ impl Filesystem for MinistryFilesystem {
 
 fn asked_lock(
     req: &Request,
-    (ino, handle, owner): (INodeNo, FileHandle, LockOwner),
+    (inode, handle, owner): (InodeId, FileHandle, LockOwner),
     (first, last): (u64, u64),
     (word, pid, sleeps): (i32, u32, bool),
 ) -> Asked {
@@ -607,7 +607,7 @@ fn asked_lock(
         // Locks ask for no permission: that was done at open.
         caller: Caller::root(),
         thread: who.thread(),
-        inode: inode_id(ino),
+        inode,
         handle,
         owner: owner.0,
         range: LockRange { first, last },

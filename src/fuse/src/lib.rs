@@ -26,19 +26,24 @@
 //! back to what it was, pages read before can be seen until the next open.
 
 mod adapter;
+pub mod busy;
 mod capabilities;
 mod convert;
 mod directory;
 mod failure;
 mod filesystem;
+mod fusermount;
 mod handles;
 mod locks;
 pub mod mount;
 pub mod mount_table;
+pub mod options;
 mod overdue;
 mod page_cache;
 mod requester;
 mod service;
+mod view;
 mod waiting_thread;
 
-pub use mount::{Mount, MountError, MountOptions, Unmount, unmount_path};
+pub use mount::{Mount, MountError, Unmount, remount, unmount_path};
+pub use options::{AccessTimes, MountOptions};

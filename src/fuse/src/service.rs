@@ -12,18 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    Errno, FileHandle, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    Errno, FileHandle, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyOpen, ReplyStatfs, ReplyWrite,
     ReplyXattr,
 };
 use ministry_types::operations::Entry;
-use ministry_types::{Attributes, FileKind, FsError, limits};
+use ministry_types::{Attributes, FileKind, FsError, InodeId, limits};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use crate::adapter::Adapter;
 use crate::capabilities::Tuning;
-use crate::convert::{self, file_attributes};
+use crate::convert;
 use crate::failure::Failure;
 use crate::locks::Asked;
 
@@ -101,6 +101,11 @@ impl MinistryFilesystem {
         MinistryFilesystem { adapter, runtime, tuning }
     }
 
+    /// The inode that the kernel means.
+    pub(crate) fn inode(&self, number: INodeNo) -> InodeId {
+        self.adapter.view.inode(number)
+    }
+
     /// Carries a request out in a task of its own, under the deadline, and answers it.
     pub(crate) fn serve<R, T, F>(
         &self,
@@ -137,14 +142,13 @@ impl MinistryFilesystem {
     ) where
         F: Future<Output = Result<Attributes, FsError>> + Send + 'static,
     {
-        let remember = Arc::clone(&self.adapter);
+        let show = Arc::clone(&self.adapter);
         let work = |adapter| async move {
             let attributes = work(adapter).await?;
-            remember.page_cache.saw(&attributes);
-            Ok(attributes)
+            Ok(show.show(&attributes))
         };
-        self.serve(operation, reply, work, |reply, attributes| {
-            reply.entry(&TIME_TO_LIVE, &file_attributes(&attributes), GENERATION);
+        self.serve(operation, reply, work, |reply, shown| {
+            reply.entry(&TIME_TO_LIVE, &shown, GENERATION);
         });
     }
 
