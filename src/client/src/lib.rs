@@ -26,7 +26,7 @@
 //! |---|---|
 //! | [`client`] | connecting, the map, the end |
 //! | [`names`] | calls about names and attributes |
-//! | [`files`], [`read`], [`write`] | open files |
+//! | [`files`], [`read`], [`write`], [`space`] | open files |
 //! | [`open_files`] | which inodes are open here, and what is known of them |
 //! | `calls` | one change or question, until it is answered |
 //! | `sessions`, `slots` | what makes a change happen exactly once |
@@ -47,6 +47,7 @@ pub mod files;
 pub mod names;
 pub mod open_files;
 pub mod read;
+pub mod space;
 pub mod write;
 
 mod calls;

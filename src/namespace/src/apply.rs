@@ -254,6 +254,10 @@ impl Work<'_> {
                 self.report_write(*inode, &Report { truncate_sequence, offset, end, allocated })
             }
             Operation::Extend { inode, size } => self.extend(*inode, *size),
+            Operation::SpaceInline { inode, offset, length, change, keep_size } => {
+                let end = offset.checked_add(*length).ok_or(FsError::FileTooLarge)?;
+                self.space_inline(*inode, *offset..end, *change, *keep_size)
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::errors::FsError;
 use crate::ids::InodeId;
 use crate::inode::{Attributes, FileKind, Timestamp};
-use crate::layout::{ChunkNumber, TruncateMark};
+use crate::layout::{ChunkNumber, SpaceChange, TruncateMark};
 
 /// One name in a directory: bytes without `/` and zero, not `.` nor `..`.
 pub type Name = Vec<u8>;
@@ -213,6 +213,22 @@ pub enum Operation {
         inode: InodeId,
         /// The size to reach.
         size: u64,
+    },
+    /// Changes the space of an inline file, as `fallocate` does: zeros where they are wanted, a
+    /// larger size unless it is kept, and the times of a write. Asks no permission: that was done
+    /// at open. Answers [`Outcome::Written`], or [`Outcome::NotInline`] when the file is not inline
+    /// or would grow past the limit.
+    SpaceInline {
+        /// The file.
+        inode: InodeId,
+        /// First byte of the range.
+        offset: u64,
+        /// Bytes of the range; at least one.
+        length: u64,
+        /// What to do.
+        change: SpaceChange,
+        /// The size stays, also where the range reaches behind it.
+        keep_size: bool,
     },
 }
 
@@ -420,7 +436,8 @@ impl Operation {
             | Operation::WriteInline { inode, .. }
             | Operation::MoveOut { inode, .. }
             | Operation::ReportWrite { inode, .. }
-            | Operation::Extend { inode, .. } => *inode,
+            | Operation::Extend { inode, .. }
+            | Operation::SpaceInline { inode, .. } => *inode,
         }
     }
 
@@ -439,6 +456,7 @@ impl Operation {
             Operation::MoveOut { .. } => "move_out",
             Operation::ReportWrite { .. } => "report_write",
             Operation::Extend { .. } => "extend",
+            Operation::SpaceInline { .. } => "space_inline",
         }
     }
 }

@@ -7,6 +7,8 @@
 //! damaged it. A write that fails half-way leaves the old or the new bytes in each block, with the
 //! checksum of what is there.
 
+mod space;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::memory_disk::MemoryDisk;
 
 mod against_model;
+mod space;
 
 const INODE: InodeId = InodeId(0x1_0203);
 const OPTIONS: ChunkStoreOptions = ChunkStoreOptions { open_inodes_max: 4 };
