@@ -15,6 +15,7 @@ mod orphans;
 mod permissions;
 mod programs;
 mod scripts;
+mod space;
 
 use std::path::Path;
 use std::time::Duration;

@@ -29,6 +29,10 @@ use tokio::time::Instant;
 /// Pieces of one call under way at once: enough to keep a network and some disks busy.
 const PIECES_AT_ONCE: usize = 16;
 
+/// Bytes of one piece of a write. Smaller than a frame: while one piece is on its way from the
+/// master to the slaves the next is on its way to the master.
+const WRITE_PIECE_BYTES: u64 = 256 << 10;
+
 /// See the module. Clones share the connections.
 #[derive(Debug, Clone)]
 pub struct DataPath {
@@ -109,7 +113,7 @@ impl DataPath {
             };
             (action, payload)
         };
-        let pieces = pieces(offset, data.len() as u64, chunk_bytes);
+        let pieces = pieces_of(offset, data.len() as u64, chunk_bytes, WRITE_PIECE_BYTES);
         self.change(inode, pieces, write, truncates, deadline).await
     }
 

@@ -258,6 +258,11 @@ impl ChunkStore {
             // Also after a failure: a part may be written.
             object.changed();
             let newly_allocated = result? * BLOCK;
+            let to_write_out = files.streamed(offset, data.len() as u64);
+            drop(state);
+            if let Some(part) = to_write_out {
+                part.start();
+            }
             metrics::counter!("ministry_storage_write_bytes_total").increment(data.len() as u64);
             Ok(Written { newly_allocated })
         })

@@ -12,6 +12,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -91,6 +92,10 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// Makes a range read as zeros and gives back what room of it can be given back. The size
     /// stays.
     fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// A hint that what was written to the range may go to the disk now. Waits for nothing, and
+    /// promises nothing: a sync is needed as before, and says what failed.
+    fn start_writing_out(&self, _offset: u64, _length: u64) {}
 
     /// Makes content and size durable (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
@@ -307,6 +312,14 @@ impl DiskFile for RealFile {
             }
             result => Ok(result?),
         }
+    }
+
+    fn start_writing_out(&self, offset: u64, length: u64) {
+        let flags = libc::SYNC_FILE_RANGE_WRITE;
+        let (offset, length) = (offset.cast_signed(), length.cast_signed());
+        // SAFETY: the descriptor is open, and no memory is handed over. Without the flags that
+        // wait, the call neither reports nor forgets a failure of the disk.
+        let _ = unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, length, flags) };
     }
 
     fn sync(&self) -> io::Result<()> {

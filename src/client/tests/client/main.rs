@@ -7,5 +7,6 @@ mod exactly_once;
 mod network;
 mod open_files;
 mod routing;
+mod space;
 mod storage;
 mod writing;
