@@ -30,7 +30,11 @@ use crate::open_files::FileHandle;
 use crate::retry::Backoff;
 
 /// Chunks of one report to the minister; more are told in several.
-const REPORT_CHUNKS_MAX: u64 = 1024;
+const REPORT_CHUNKS_MAX: u64 = 256;
+/// The same for holes that are punched: after each it is looked where the next data is.
+const PUNCH_CHUNKS_MAX: u64 = 32;
+/// Tries that follow each other at once: moving out, extending, a cut that came first.
+const TRIES_WITHOUT_WAIT: u32 = 4;
 /// Ranges from this size on are compared with the room that is left before anything is done: a
 /// smaller one that does not fit is noticed soon enough.
 const ROOM_ASKED_FROM_BYTES: u64 = 1 << 30;
@@ -183,7 +187,12 @@ impl Core {
         let inode = handle.inode();
         let mut backoff = Backoff::new();
         let mut known = handle.file().known();
+        let mut tries = 0;
         loop {
+            tries += 1;
+            if tries > TRIES_WITHOUT_WAIT {
+                self.wait(&mut backoff).await;
+            }
             let attributes = match known.take() {
                 Some(attributes) => attributes,
                 None => self.attributes(change.caller, inode).await?,
@@ -199,7 +208,7 @@ impl Core {
             match step {
                 Step::Done(()) => return Ok(()),
                 Step::Again(attributes) => known = Some(self.learned(attributes)),
-                Step::Conflict => self.wait(&mut backoff).await,
+                Step::Conflict => {}
             }
         }
     }
@@ -247,30 +256,25 @@ impl Core {
         if bytes.end > size {
             // A try, so that a full disk leaves the size as it is. What it keeps behind the end is
             // cut off by the extension, and kept again after it.
-            if let Err(failure) = self.change_space(change, attributes, bytes.clone()).await {
+            if let Err(failure) = self.reserve(change, attributes, bytes.clone()).await {
                 return as_fs_error(failure).map_or(Ok(Step::Conflict), Err);
             }
             return self.extend(change.caller, attributes, bytes.end).await;
         }
         let mut at = bytes.start;
-        loop {
-            let next = match self.change_window(change, attributes, at..bytes.end).await {
-                Ok((window, allocated)) => {
-                    let reached = window.end;
-                    let caller = change.caller;
-                    match self.report(caller, attributes, window, allocated).await? {
-                        Step::Done(_) => reached,
-                        Step::Again(attributes) => return Ok(Step::Again(attributes)),
-                        Step::Conflict => return Ok(Step::Conflict),
-                    }
-                }
+        while at < bytes.end {
+            let changed = self.change_window(change, attributes, at..bytes.end).await;
+            let (window, allocated) = match changed {
+                Ok(changed) => changed,
                 Err(failure) => return as_fs_error(failure).map_or(Ok(Step::Conflict), Err),
             };
-            if next >= bytes.end {
-                return Ok(Step::Done(()));
+            at = window.end;
+            match self.report(change.caller, attributes, window, allocated).await? {
+                Step::Done(()) => {}
+                other => return Ok(other),
             }
-            at = next;
         }
+        Ok(Step::Done(()))
     }
 
     /// Refuses what certainly does not fit, before the cluster is filled up by trying.
@@ -295,21 +299,24 @@ impl Core {
             return Err(DataFailure::StaleTruncate { current: 0 });
         };
         let mut from = bytes.start;
+        let mut chunks_max = REPORT_CHUNKS_MAX;
         if change.change == SpaceChange::Punch {
+            chunks_max = PUNCH_CHUNKS_MAX;
             // What is a hole already, however large, takes no time.
             match self.data.seek(&place, bytes.clone(), false).await? {
                 Some(data) => from = data,
                 None => return Ok((bytes, Vec::new())),
             }
         }
-        let last = (from / place.chunk_bytes).saturating_add(REPORT_CHUNKS_MAX);
+        let last = (from / place.chunk_bytes).saturating_add(chunks_max);
         let end = bytes.end.min(last.saturating_mul(place.chunk_bytes));
         let allocated = self.data.space(&place, from..end, change.change).await?;
         // From where data began: chunks before it were not touched, and are not reported.
         Ok((from..end, allocated))
     }
 
-    async fn change_space(
+    /// Keeps room for a range.
+    async fn reserve(
         &self,
         change: &Change<'_>,
         attributes: &Attributes,

@@ -37,20 +37,20 @@ mod intents;
 mod object;
 mod record_log;
 mod recovery;
+mod space;
 #[cfg(test)]
 mod tests;
 mod tombstones;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 use ministry_types::layout::cut_due;
-use ministry_types::limits::{BLOCK_BYTES, CHUNK_BYTES, FILE_BYTES_MAX};
-use ministry_types::{ChunkNumber, InodeId, SpaceChange, TruncateMark};
+use ministry_types::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
+use ministry_types::{ChunkNumber, InodeId, TruncateMark};
 use parking_lot::{Mutex, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::disk::{Disk, Usage};
@@ -60,16 +60,11 @@ use intents::{IntentGuard, Intents};
 pub use intents::{REGION_BYTES, Regions};
 use object::{Object, ObjectState, Objects, Scope, folder_parts, folder_path, object_path};
 pub use recovery::Recovered;
+pub use space::Searched;
 use tombstones::Tombstones;
 
 /// Bytes of one read or write; far above a frame.
 const REQUEST_BYTES_MAX: usize = 16 << 20;
-/// Bytes of one change of room: a chunk.
-const SPACE_BYTES_MAX: u64 = CHUNK_BYTES;
-/// Chunks in which one search looks at every checksum.
-const SEARCH_CHUNKS_MAX: usize = 64;
-/// Chunks that one search passes over.
-const SEARCH_STEPS_MAX: usize = 8192;
 /// Inodes with intents at which writers do the maintenance themselves.
 const INTENT_INODES_MAX: usize = 65_536;
 
@@ -163,15 +158,6 @@ impl Default for ChunkStoreOptions {
 pub struct Written {
     /// Bytes in blocks that were holes before. [`ChunkStore::allocated`] is cheap after it.
     pub newly_allocated: u64,
-}
-
-/// How far a search came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Searched {
-    /// It begins here; or none of it lies before this byte.
-    pub at: u64,
-    /// It begins here.
-    pub found: bool,
 }
 
 /// What a read found.
@@ -294,65 +280,6 @@ impl ChunkStore {
             };
             metrics::counter!("ministry_storage_read_bytes_total").increment(length as u64);
             Ok(out)
-        })
-    }
-
-    /// Changes the room of a range, after making the cuts that are due.
-    pub fn change_space(
-        &self,
-        inode: InodeId,
-        bytes: Range<u64>,
-        change: SpaceChange,
-        truncates: &[TruncateMark],
-    ) -> Result<(), ChunkError> {
-        self.watched(|| {
-            if bytes.is_empty() || bytes.end > FILE_BYTES_MAX {
-                return Err(ChunkError::Invalid("no file has such a range".to_owned()));
-            }
-            let length = bytes.end - bytes.start;
-            if length > SPACE_BYTES_MAX {
-                return Err(ChunkError::Invalid(format!("{length} bytes are too many at once")));
-            }
-            self.refuse_purged(inode)?;
-            let object = self.objects.get(&*self.disk, inode)?;
-            // As for a write: bytes and checksums change one after the other.
-            let _intent = self.begin_write(inode, Regions::of_bytes(bytes.start, length))?;
-            let mut state = object.state.write();
-            self.load(&object, &mut state, change != SpaceChange::Punch)?;
-            self.settle(&object, &mut state, truncates)?;
-            let Some(files) = &mut state.files else { return Ok(()) };
-            let result = match change {
-                SpaceChange::Allocate => files.allocate(bytes),
-                SpaceChange::Punch => files.punch(bytes),
-                SpaceChange::Zero => {
-                    files.punch(bytes.clone()).and_then(|()| files.allocate(bytes))
-                }
-            };
-            // Also after a failure: a part may be done.
-            object.changed();
-            result
-        })
-    }
-
-    /// Looks for the first data or the first hole from the beginning of the range on, in the
-    /// chunks that `belongs` takes, after making the cuts that are due. The work is bounded.
-    pub fn seek(
-        &self,
-        inode: InodeId,
-        bytes: Range<u64>,
-        hole: bool,
-        chunk_bytes: u64,
-        belongs: impl Fn(ChunkNumber) -> bool,
-        truncates: &[TruncateMark],
-    ) -> Result<Searched, ChunkError> {
-        self.watched(|| {
-            if !chunk_bytes.is_power_of_two() || chunk_bytes < BLOCK || bytes.end > FILE_BYTES_MAX {
-                return Err(ChunkError::Invalid("no file has such a range".to_owned()));
-            }
-            self.refuse_purged(inode)?;
-            let object = self.objects.get(&*self.disk, inode)?;
-            let state = self.settled(&object, truncates)?;
-            search(state.files.as_ref(), bytes, hole, chunk_bytes, belongs)
         })
     }
 
@@ -637,45 +564,6 @@ fn check_range(offset: u64, length: usize) -> Result<(), ChunkError> {
         Some(end) if end <= FILE_BYTES_MAX => Ok(()),
         _ => Err(ChunkError::Invalid(format!("no file has {length} bytes at {offset}"))),
     }
-}
-
-/// See [`ChunkStore::seek`].
-fn search(
-    files: Option<&BlockFiles>,
-    bytes: Range<u64>,
-    hole: bool,
-    chunk_bytes: u64,
-    belongs: impl Fn(ChunkNumber) -> bool,
-) -> Result<Searched, ChunkError> {
-    let nothing = Searched { at: bytes.end, found: false };
-    let mut at = bytes.start;
-    let (mut steps, mut chunks) = (0, 0);
-    while at < bytes.end {
-        if !hole {
-            let next = files.map_or(Ok(None), |files| files.next_room(at / BLOCK))?;
-            let Some(next) = next else { return Ok(nothing) };
-            at = at.max(next * BLOCK);
-        }
-        steps += 1;
-        if at >= bytes.end || steps > SEARCH_STEPS_MAX || chunks >= SEARCH_CHUNKS_MAX {
-            return Ok(Searched { at: at.min(bytes.end), found: false });
-        }
-        let chunk = at / chunk_bytes;
-        let chunk_end = (chunk + 1).saturating_mul(chunk_bytes).min(bytes.end);
-        if belongs(chunk) {
-            chunks += 1;
-            let blocks = at / BLOCK..chunk_end.div_ceil(BLOCK);
-            let found = match files {
-                Some(files) => files.find(blocks, hole)?,
-                None => hole.then_some(blocks.start),
-            };
-            if let Some(block) = found {
-                return Ok(Searched { at: at.max(block * BLOCK), found: true });
-            }
-        }
-        at = chunk_end;
-    }
-    Ok(nothing)
 }
 
 fn zeros(offset: u64, length: usize) -> ReadOut {

@@ -183,7 +183,8 @@ impl FileData for MemoryPath {
                     let to = (from + 4096).min(stored.bytes.len());
                     stored.bytes[from..to].iter().all(|byte| *byte == 0)
                 };
-                bytes.clone().find(|at| is_hole(at) == hole)
+                let blocks = (bytes.start / 4096 + 1..bytes.end.div_ceil(4096)).map(|n| n * 4096);
+                std::iter::once(bytes.start).chain(blocks).find(|at| is_hole(at) == hole)
             })
         }
         .boxed()

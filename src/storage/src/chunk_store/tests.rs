@@ -1,10 +1,11 @@
 //! The chunk store against a plain vector of bytes, with crashes, damage, cuts and full disks.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ministry_types::limits::BLOCK_BYTES;
-use ministry_types::{InodeId, TruncateMark};
+use ministry_types::{InodeId, SpaceChange, TruncateMark};
 
 use super::checksums::parts;
 use super::object::object_path;
