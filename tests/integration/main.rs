@@ -21,6 +21,7 @@ mod overload;
 mod permissions;
 mod programs;
 mod scripts;
+mod space;
 
 use std::path::Path;
 use std::time::Duration;

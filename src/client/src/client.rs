@@ -166,7 +166,7 @@ impl Client {
 }
 
 impl Core {
-    async fn usage(&self) -> Result<FsUsage, FsError> {
+    pub(crate) async fn usage(&self) -> Result<FsUsage, FsError> {
         let mut backoff = Backoff::new();
         for _ in 0..ROUNDS_MAX {
             for target in maps::targets(&self.ministries.maps.newest(), &self.seeds) {

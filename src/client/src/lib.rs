@@ -26,7 +26,7 @@
 //! |---|---|
 //! | [`client`] | connecting, the map, the end |
 //! | [`names`] | calls about names and attributes |
-//! | [`files`], [`read`], [`write`] | open files |
+//! | [`files`], [`read`], [`write`], [`space`] | open files |
 //! | [`locks`] | advisory locks, and which of them to give back at close |
 //! | [`open_files`] | which inodes are open here, and what is known of them |
 //! | `calls` | one change or question, until it is answered |
@@ -50,6 +50,7 @@ pub mod locks;
 pub mod names;
 pub mod open_files;
 pub mod read;
+pub mod space;
 pub mod write;
 
 mod calls;

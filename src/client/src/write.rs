@@ -167,7 +167,7 @@ impl Core {
     }
 
     /// Makes an inline file a chunked one; answers with what it is then.
-    async fn move_out(
+    pub(crate) async fn move_out(
         &self,
         caller: &Caller,
         inode: InodeId,

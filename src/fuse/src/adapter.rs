@@ -172,6 +172,50 @@ impl Adapter {
         if self.client.locks_lost(number.0) { Err(MountFailure::LocksLost) } else { Ok(()) }
     }
 
+    pub(crate) async fn fallocate(
+        &self,
+        inode: InodeId,
+        number: Number,
+        offset: u64,
+        length: u64,
+        mode: i32,
+    ) -> Result<(), Failure> {
+        let (change, keep_size) = convert::space_change(mode)?;
+        let open = self.open_file(inode, number, true)?;
+        Ok(self.client.fallocate(&open.file, offset, length, change, keep_size).await?)
+    }
+
+    /// Where data or a hole begins; `None`: nowhere, or not within the file.
+    pub(crate) async fn seek(
+        &self,
+        inode: InodeId,
+        number: Number,
+        offset: i64,
+        whence: i32,
+    ) -> Result<Option<i64>, Failure> {
+        let hole = convert::seeks_hole(whence)?;
+        let Ok(offset) = u64::try_from(offset) else { return Ok(None) };
+        let open = self.open_file(inode, number, false)?;
+        let found = self.client.seek(&open.file, offset, hole).await?;
+        Ok(found.and_then(|offset| i64::try_from(offset).ok()))
+    }
+
+    /// Copies from file to file; fewer bytes than asked for are an answer too.
+    pub(crate) async fn copy_range(
+        &self,
+        (source, source_number, from): (InodeId, Number, u64),
+        (target, target_number, to): (InodeId, Number, u64),
+        length: u64,
+    ) -> Result<u32, Failure> {
+        let source = self.open_file(source, source_number, false)?;
+        let target = self.open_file(target, target_number, true)?;
+        // What the answer can say.
+        let length = length.min(u64::from(u32::MAX));
+        let copied =
+            self.client.copy_range((&source.file, from), (&target.file, to), length).await?;
+        Ok(u32::try_from(copied).unwrap_or(u32::MAX))
+    }
+
     /// The file behind a number; where that is closed, any other of the same inode, since the
     /// kernel only guesses which handle a page came by.
     fn open_file(

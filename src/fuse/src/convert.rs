@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{FileAttr, FileType, INodeNo, RenameFlags, TimeOrNow};
 use ministry_client::NewMode;
 use ministry_types::operations::{RenameMode, SetAttributes, SetTime, XattrMode};
-use ministry_types::{Attributes, FileKind, FsError, InodeId, Timestamp};
+use ministry_types::{Attributes, FileKind, FsError, InodeId, SpaceChange, Timestamp};
 use ministry_wire::minister::FsUsage;
 
 /// `st_blksize`. A hint for the size of a program's buffers: every `read` and `write` is a round
@@ -231,6 +231,26 @@ pub(crate) fn room(usage: &FsUsage) -> Room {
     }
 }
 
+/// What a `fallocate` of this mode does, and whether the size stays.
+pub(crate) fn space_change(mode: i32) -> Result<(SpaceChange, bool), FsError> {
+    let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+    match mode & !libc::FALLOC_FL_KEEP_SIZE {
+        0 => Ok((SpaceChange::Allocate, keep_size)),
+        libc::FALLOC_FL_ZERO_RANGE => Ok((SpaceChange::Zero, keep_size)),
+        libc::FALLOC_FL_PUNCH_HOLE if keep_size => Ok((SpaceChange::Punch, true)),
+        _ => Err(FsError::NotSupported),
+    }
+}
+
+/// Whether `lseek` looks for a hole; else it looks for data.
+pub(crate) fn seeks_hole(whence: i32) -> Result<bool, FsError> {
+    match whence {
+        libc::SEEK_HOLE => Ok(true),
+        libc::SEEK_DATA => Ok(false),
+        _ => Err(FsError::Invalid),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ministry_types::Layout;
@@ -356,5 +376,21 @@ mod tests {
         let room = room(&usage);
         assert_eq!((room.blocks, room.free, room.available), (1 << 18, 256, 128));
         assert_eq!((room.files, room.files_free), (266, 256));
+    }
+
+    #[test]
+    fn modes_of_fallocate_that_nobody_offers_are_refused() {
+        let (keep, punch) = (libc::FALLOC_FL_KEEP_SIZE, libc::FALLOC_FL_PUNCH_HOLE);
+        assert_eq!(space_change(0), Ok((SpaceChange::Allocate, false)));
+        assert_eq!(space_change(keep), Ok((SpaceChange::Allocate, true)));
+        assert_eq!(space_change(punch | keep), Ok((SpaceChange::Punch, true)));
+        let zero = libc::FALLOC_FL_ZERO_RANGE;
+        assert_eq!(space_change(zero), Ok((SpaceChange::Zero, false)));
+        assert_eq!(space_change(zero | keep), Ok((SpaceChange::Zero, true)));
+        let others = [libc::FALLOC_FL_COLLAPSE_RANGE, libc::FALLOC_FL_INSERT_RANGE, punch];
+        for mode in others.into_iter().chain([libc::FALLOC_FL_UNSHARE_RANGE, zero | punch]) {
+            assert_eq!(space_change(mode), Err(FsError::NotSupported), "{mode}");
+        }
+        assert_eq!(seeks_hole(libc::SEEK_CUR), Err(FsError::Invalid));
     }
 }

@@ -550,49 +550,61 @@ impl Filesystem for MinistryFilesystem {
         reply.error(Errno::ENOSYS);
     }
 
-    /// `ENOSYS` tells the kernel not to ask again: programs get `EOPNOTSUPP`, on which
-    /// `posix_fallocate` writes zeros instead.
     fn fallocate(
         &self,
         _req: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::ENOSYS);
+        let inode = self.inode(ino);
+        self.serve_empty("fallocate", reply, move |adapter| async move {
+            adapter.fallocate(inode, fh, offset, length, mode).await
+        });
     }
 
-    /// `ENOSYS` tells the kernel not to ask again: it takes the whole file for data.
     fn lseek(
         &self,
         _req: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
-        _offset: i64,
-        _whence: i32,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
         reply: ReplyLseek,
     ) {
-        reply.error(Errno::ENOSYS);
+        let inode = self.inode(ino);
+        let work = move |adapter: Arc<Adapter>| async move {
+            adapter.seek(inode, fh, offset, whence).await
+        };
+        self.serve("lseek", reply, work, |reply, found| match found {
+            Some(offset) => reply.offset(offset),
+            None => reply.error(Errno::ENXIO),
+        });
     }
 
-    /// `ENOSYS` tells the kernel not to ask again: it reads and writes.
+    /// The kernel asks only where both files lie in this mount, and reads and writes by itself
+    /// where they do not.
     fn copy_file_range(
         &self,
         _req: &Request,
-        _ino_in: INodeNo,
-        _fh_in: FileHandle,
-        _offset_in: u64,
-        _ino_out: INodeNo,
-        _fh_out: FileHandle,
-        _offset_out: u64,
-        _len: u64,
+        ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::ENOSYS);
+        let from = (self.inode(ino_in), fh_in, offset_in);
+        let to = (self.inode(ino_out), fh_out, offset_out);
+        let work =
+            move |adapter: Arc<Adapter>| async move { adapter.copy_range(from, to, len).await };
+        self.serve("copy_file_range", reply, work, |reply, copied| reply.written(copied));
     }
 }
 

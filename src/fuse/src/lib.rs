@@ -20,9 +20,10 @@
 //! * **The process that serves a mount never touches it** ([`mount_table`], [`mount`]).
 //!
 //! Known limits. Locks on directories hold within one machine only: the kernel keeps them.
-//! `fallocate` answers `EOPNOTSUPP`, `SEEK_HOLE` takes the whole file for data,
-//! `copy_file_range` reads and writes; programs fall back. No `O_TMPFILE`, no birth time in
-//! `statx`, no ACLs. While a file is open and another client changes it in place *and* sets mtime
+//! `fallocate` does not move bytes (`COLLAPSE_RANGE`, `INSERT_RANGE`: `EOPNOTSUPP`) and keeps no
+//! room behind the end of a file; `SEEK_DATA` and `SEEK_HOLE` do not see pages of a mapping that
+//! were not written back. No `O_TMPFILE`, no birth time in
+//! `statx`. While a file is open and another client changes it in place *and* sets mtime
 //! back to what it was, pages read before can be seen until the next open.
 
 mod adapter;

@@ -291,6 +291,10 @@ impl Work<'_> {
             Operation::Settle { inode } => {
                 Ok(Outcome::Attributes(self.records().inode(*inode)?.attributes))
             }
+            Operation::SpaceInline { inode, offset, length, change, keep_size } => {
+                let end = offset.checked_add(*length).ok_or(FsError::FileTooLarge)?;
+                self.space_inline(*inode, *offset..end, *change, *keep_size)
+            }
         }
     }
 }

@@ -29,4 +29,4 @@ pub use errors::{Errno, FsError};
 pub use fencing::{Epoch, Era, LogIndex, LogPosition, MapVersion, Term};
 pub use ids::{ClientId, ClusterId, GroupId, InodeId, MinistryId, NodeId, PgId, SessionId};
 pub use inode::{Attributes, FileKind, Timestamp};
-pub use layout::{ChunkNumber, Layout, TruncateMark};
+pub use layout::{ChunkNumber, Layout, SpaceChange, TruncateMark};

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::errors::FsError;
 use crate::ids::{InodeId, SessionId};
 use crate::inode::{Attributes, FileKind, Timestamp};
-use crate::layout::{ChunkNumber, TruncateMark};
+use crate::layout::{ChunkNumber, SpaceChange, TruncateMark};
 use crate::locks::{HeldLock, LockMode, LockOwner, LockRange};
 
 /// One name in a directory: bytes without `/` and zero, not `.` nor `..`.
@@ -283,6 +283,22 @@ pub enum Operation {
         /// The file.
         inode: InodeId,
     },
+    /// Changes the space of an inline file, as `fallocate` does: zeros where they are wanted, a
+    /// larger size unless it is kept, and the times of a write. Asks no permission: that was done
+    /// at open. Answers [`Outcome::Written`], or [`Outcome::NotInline`] when the file is not inline
+    /// or would grow past the limit.
+    SpaceInline {
+        /// The file.
+        inode: InodeId,
+        /// First byte of the range.
+        offset: u64,
+        /// Bytes of the range; at least one.
+        length: u64,
+        /// What to do.
+        change: SpaceChange,
+        /// The size stays, also where the range reaches behind it.
+        keep_size: bool,
+    },
 }
 
 /// The mark under which the content of an inline file is written to its chunks when it moves out:
@@ -523,7 +539,8 @@ impl Operation {
             | Operation::MoveOut { inode, .. }
             | Operation::ReportWrite { inode, .. }
             | Operation::Extend { inode, .. }
-            | Operation::Settle { inode } => *inode,
+            | Operation::Settle { inode }
+            | Operation::SpaceInline { inode, .. } => *inode,
         }
     }
 
@@ -570,6 +587,7 @@ impl Operation {
             Operation::ReportWrite { .. } => "report_write",
             Operation::Extend { .. } => "extend",
             Operation::Settle { .. } => "settle",
+            Operation::SpaceInline { .. } => "space_inline",
         }
     }
 }

@@ -8,5 +8,6 @@ mod locks;
 mod network;
 mod open_files;
 mod routing;
+mod space;
 mod storage;
 mod writing;
