@@ -16,7 +16,7 @@ use ministry_types::{Caller, FileKind, FsError, InodeId};
 
 use crate::acl_attributes::AclKind;
 use crate::permissions::{self, READ, STICKY, WRITE};
-use crate::records::{InodeRecord, Records, Ruled, Work, XattrsRecord};
+use crate::records::{Fault, InodeRecord, Records, Ruled, Work, XattrsRecord};
 
 /// File capabilities: a write takes them away, as it does the set-id bits.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -129,13 +129,31 @@ impl Work<'_> {
             return self.set_acl_xattr(inode, kind, &[]);
         }
         let record = self.records().inode(inode)?;
-        check_xattr(&self.records(), self.caller, &record, name, true)?;
+        // The kernel takes it away before a cut or a change of group, in the name of the caller;
+        // from a program that asks for its removal it wants the right to set it.
+        let takes_privilege = name == CAPABILITY && self.may_strip(&record)?;
+        if !takes_privilege {
+            check_xattr(&self.records(), self.caller, &record, name, true)?;
+        }
         let mut xattrs = self.records().xattrs(inode)?;
         if xattrs.values.remove(name).is_none() {
             return Err(FsError::NoAttribute.into());
         }
         self.write_xattrs(record, &xattrs);
         Ok(Outcome::Done)
+    }
+
+    /// Whether the caller could take file capabilities away by other means: by a write, or by
+    /// giving the file away.
+    fn may_strip(&self, record: &InodeRecord) -> Ruled<bool> {
+        if permissions::owns(self.caller, &record.attributes) {
+            return Ok(true);
+        }
+        match self.records().check(self.caller, record, WRITE) {
+            Ok(()) => Ok(true),
+            Err(Fault::Fs(_)) => Ok(false),
+            Err(fault) => Err(fault),
+        }
     }
 
     fn write_xattrs(&mut self, mut record: InodeRecord, xattrs: &XattrsRecord) {

@@ -84,6 +84,24 @@ fn a_write_by_another_takes_rights_and_capabilities_away() {
 }
 
 #[test]
+fn capabilities_go_by_the_hand_of_whoever_could_write_them_away() {
+    let mut world = World::new();
+    let inode = world.file(ROOT, "f");
+    let capability = "security.capability";
+    let give = set_xattr(inode, capability, b"c", XattrMode::Either);
+    let take = Operation::RemoveXattr { inode, name: capability.into() };
+    let someone = user(1, 1, &[]);
+    world.root(give.clone()).unwrap();
+    assert_eq!(world.change(&someone, give.clone()), Err(NotPermitted));
+    assert_eq!(world.change(&someone, take.clone()), Err(NotPermitted));
+    world.mode(inode, 0o646);
+    assert_eq!(world.change(&someone, take.clone()), Ok(Outcome::Done));
+    assert_eq!(world.change(&someone, take), Err(NoAttribute));
+    let other = Operation::RemoveXattr { inode, name: b"security.other".to_vec() };
+    assert_eq!(world.change(&someone, other), Err(NotPermitted));
+}
+
+#[test]
 fn a_group_bit_is_kept_only_by_members() {
     let mut world = World::new();
     world.mode(ROOT, 0o777);
