@@ -14,8 +14,7 @@ use std::time::Duration;
 use fuser::{
     Errno, FileHandle, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite,
-    ReplyXattr,
+    ReplyWrite, ReplyXattr,
 };
 use ministry_types::operations::Entry;
 use ministry_types::{Attributes, FileKind, FsError, InodeId, limits};

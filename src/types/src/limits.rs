@@ -17,10 +17,11 @@ pub const SYMLINK_BYTES_MAX: usize = 4095;
 ///
 /// When met: `EMLINK`. Directories have as many subdirectories as they like.
 pub const LINKS_MAX: u32 = 65_000;
-/// Bytes of one file: the kernel's own limit for file offsets.
+/// Bytes of one file: a storage node keeps all chunks of a file in one sparse file, and this is what
+/// ext4 can hold in one.
 ///
 /// When met: `EFBIG`.
-pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+pub const FILE_BYTES_MAX: u64 = 17_592_186_040_320;
 /// Files up to this size live in their inode: one message and one commit for a small file.
 ///
 /// When met: the content moves out to storage nodes; no error.
@@ -127,19 +128,33 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two rounds in which a minister logs what writes have made of files. Longer: fewer
 /// entries; shorter: less that clients keep.
+///
+/// When met: nothing; it is a rhythm.
 pub const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
 /// Times of access that nothing else brings into the log wait this long.
+///
+/// When met: nothing; it is a rhythm.
 pub const ACCESS_SETTLE_INTERVAL: Duration = Duration::from_secs(10);
 /// Files of one ministry of which something is not logged; beyond, writes are logged at once.
+///
+/// When met: each write waits for the log; no error.
 pub const UNLOGGED_FILES_MAX: usize = 65_536;
 /// Bytes of all that, in the minister's memory.
+///
+/// When met: each write waits for the log; no error.
 pub const UNLOGGED_BYTES_MAX: usize = 64 << 20;
 /// Bytes of writes that one client keeps until they are logged; beyond, writes wait.
+///
+/// When met: writes wait until the minister has logged some; no error.
 pub const UNLOGGED_BYTES_PER_CLIENT_MAX: usize = 16 << 20;
 /// A new minister waits this long for sessions of which it hears nothing: as long as they live. The
 /// others tell at once what the one before had not logged.
+///
+/// When met: the minister serves the others; what the silent session had not synced may be lost.
 pub const RECLAIM_GRACE: Duration = SESSION_TIMEOUT;
 /// A turn to append that is not given back by then is taken away.
+///
+/// When met: the next writer gets the turn; the former writes its bytes anew, behind them.
 pub const APPEND_TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Locks and waiting requests of one inode: they are one record, written with each change of one of
 /// them.
