@@ -5,9 +5,11 @@
 //! [`super::job`] again when its turn has come, since the map may have changed meanwhile.
 
 use ministry_types::government::ClusterMap;
-use ministry_types::limits::{BLOCK_BYTES, DATA_FRAME_BYTES_MAX, TRUNCATE_MARKS_MAX};
+use ministry_types::limits::{
+    BLOCK_BYTES, CHUNK_BYTES, DATA_FRAME_BYTES_MAX, FILE_BYTES_MAX, TRUNCATE_MARKS_MAX,
+};
 use ministry_types::placement::PlacementGroup;
-use ministry_types::{ChunkNumber, Epoch, FsError, NodeId};
+use ministry_types::{ChunkNumber, Epoch, FsError, NodeId, TruncateMark};
 use ministry_wire::data::{DataAction, DataError, DataRequest};
 use ministry_wire::hello::PeerIdentity;
 
@@ -57,22 +59,14 @@ pub(super) fn check_sense(
     request: &DataRequest,
     payload: usize,
 ) -> Result<(), DataError> {
-    let marks = &request.truncates;
-    let rising = marks.windows(2).all(|pair| matches!(pair, [a, b] if a.sequence < b.sequence));
-    if marks.len() > TRUNCATE_MARKS_MAX || !rising {
-        return Err(invalid("the cuts are too many or out of order"));
-    }
+    check_marks(&request.truncates)?;
     if payload != 0 && !matches!(request.action, DataAction::Write { .. }) {
         return Err(invalid("only writes have a payload"));
     }
     match &request.action {
         DataAction::Write { offset, chunk, chunk_bytes, checksums } => {
             check_chunk(map, request, *chunk, *chunk_bytes)?;
-            let last = offset.checked_add(payload as u64).and_then(|end| end.checked_sub(1));
-            let in_chunk = |byte: u64| byte / chunk_bytes == *chunk;
-            if payload == 0 || !in_chunk(*offset) || !last.is_some_and(in_chunk) {
-                return Err(invalid("a write must lie within its chunk"));
-            }
+            check_within(*offset, payload as u64, *chunk, *chunk_bytes)?;
             if checksums.len() != blocks_touched(*offset, payload as u64) {
                 return Err(invalid("a write needs a checksum for each of its blocks"));
             }
@@ -94,7 +88,68 @@ pub(super) fn check_sense(
             check_chunk(map, request, *chunk, *chunk_bytes)
         }
         DataAction::Purge => Ok(()),
+        DataAction::Space { offset, length, chunk, chunk_bytes, .. } => {
+            check_chunk(map, request, *chunk, *chunk_bytes)?;
+            check_within(*offset, *length, *chunk, *chunk_bytes)?;
+            // What is not asked in one request is asked in several.
+            if *length > CHUNK_BYTES {
+                return Err(invalid("a change of space is of one chunk at most"));
+            }
+            Ok(())
+        }
+        DataAction::Seek { offset, end, chunk_bytes, .. } => {
+            check_chunk_bytes(*chunk_bytes)?;
+            if offset >= end || *end > FILE_BYTES_MAX {
+                return Err(invalid("a search needs bytes of a file"));
+            }
+            Ok(())
+        }
+        DataAction::Copy { .. } if request.forwarded => {
+            Err(invalid("a copy is passed on as a write"))
+        }
+        DataAction::Copy { offset, length, chunk, chunk_bytes, source } => {
+            check_chunk(map, request, *chunk, *chunk_bytes)?;
+            check_within(*offset, u64::from(*length), *chunk, *chunk_bytes)?;
+            check_chunk_bytes(source.chunk_bytes)?;
+            let chunk = source.offset / source.chunk_bytes;
+            check_within(source.offset, u64::from(*length), chunk, source.chunk_bytes)?;
+            if *length as usize > DATA_FRAME_BYTES_MAX {
+                return Err(invalid("a copy is of one byte to one frame"));
+            }
+            check_marks(&source.truncates)
+        }
     }
+}
+
+fn check_marks(marks: &[TruncateMark]) -> Result<(), DataError> {
+    let rising = marks.windows(2).all(|pair| matches!(pair, [a, b] if a.sequence < b.sequence));
+    if marks.len() > TRUNCATE_MARKS_MAX || !rising {
+        return Err(invalid("the cuts are too many or out of order"));
+    }
+    Ok(())
+}
+
+/// Whether a range has bytes, and all of them in the chunk.
+fn check_within(
+    offset: u64,
+    length: u64,
+    chunk: ChunkNumber,
+    chunk_bytes: u64,
+) -> Result<(), DataError> {
+    let last = offset.checked_add(length).filter(|end| *end <= FILE_BYTES_MAX);
+    let last = last.filter(|_| length > 0).and_then(|end| end.checked_sub(1));
+    let in_chunk = |byte: u64| byte / chunk_bytes == chunk;
+    if !in_chunk(offset) || !last.is_some_and(in_chunk) {
+        return Err(invalid("a change must lie within its chunk"));
+    }
+    Ok(())
+}
+
+fn check_chunk_bytes(chunk_bytes: u64) -> Result<(), DataError> {
+    if !chunk_bytes.is_power_of_two() || chunk_bytes < BLOCK_BYTES as u64 {
+        return Err(invalid("the size of a chunk is a power of two, from one block on"));
+    }
+    Ok(())
 }
 
 fn check_chunk(
@@ -103,9 +158,7 @@ fn check_chunk(
     chunk: ChunkNumber,
     chunk_bytes: u64,
 ) -> Result<(), DataError> {
-    if !chunk_bytes.is_power_of_two() || chunk_bytes < BLOCK_BYTES as u64 {
-        return Err(invalid("the size of a chunk is a power of two, from one block on"));
-    }
+    check_chunk_bytes(chunk_bytes)?;
     if map.pgs.group_of(request.inode, chunk) != Some(request.pg) {
         return Err(invalid("the chunk belongs to another placement group"));
     }
@@ -128,7 +181,11 @@ pub(super) fn claim(request: &DataRequest, payload: usize) -> Option<Claim> {
         DataAction::Write { offset, .. } => (*offset..offset + payload as u64, false),
         DataAction::Read { offset, length } => (*offset..offset + u64::from(*length), true),
         DataAction::Truncate { .. } | DataAction::Purge => (0..u64::MAX, false),
-        DataAction::Sync => return None,
+        DataAction::Space { offset, length, .. } => (*offset..offset + length, false),
+        DataAction::Seek { offset, end, .. } => (*offset..*end, true),
+        // It takes its place when it has its bytes, as the write that it is then: one that waited
+        // for bytes with a place of its own could wait for another copy that waits for it.
+        DataAction::Sync | DataAction::Copy { .. } => return None,
     };
     Some(Claim { bytes, shared, cut })
 }

@@ -16,12 +16,12 @@ use ministry_wire::data::{DataAction, DataError, DataOutcome, DataReply, DataReq
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::arrival::check_office;
+use super::arrival::{check_office, claim};
 use super::connection::Answer;
 use super::forward::{Missing, forward};
 use super::ranges::Place;
 use super::sources::Caller;
-use super::{ANSWER_WITHIN, Office};
+use super::{ANSWER_WITHIN, Office, copy};
 
 /// A request on its way.
 pub(super) struct Job {
@@ -42,10 +42,14 @@ impl Job {
     pub(super) async fn run(mut self, office: Arc<Office>) {
         let begun = Instant::now();
         let until = begun + ANSWER_WITHIN;
-        let members = match self.turn(&office, until).await {
-            Ok(Some(members)) => members,
+        let turn = async {
+            let copied = self.fetch(&office, until).await?;
+            Ok((copied, self.turn(&office, until).await?))
+        };
+        let (_copied, members) = match turn.await {
+            Ok((copied, Some(members))) => (copied, members),
             // Its sender has given it up and may have sent it anew: no effect, no answer.
-            Ok(None) => return,
+            Ok((_, None)) => return,
             Err(error) => return self.finish(begun, Err(error)),
         };
         let missing = Missing::new(&members);
@@ -65,6 +69,24 @@ impl Job {
             }
         };
         self.finish(begun, done);
+    }
+
+    /// Makes a write of a copy: its bytes are here now, and it has its place. Gives the memory
+    /// they take. Until then the request has no effect and is in nobody's way.
+    async fn fetch(
+        &mut self,
+        office: &Office,
+        until: Instant,
+    ) -> Result<Option<OwnedSemaphorePermit>, DataError> {
+        let Some(fetched) = copy::fetch(office, &self.request, until).await? else {
+            return Ok(None);
+        };
+        self.request.action = fetched.action;
+        self.payload = fetched.payload;
+        let key = (self.request.pg, self.request.inode);
+        let claim = claim(&self.request, self.payload.len());
+        self.place = claim.map(|claim| office.ranges.enter(key, claim)).transpose()?;
+        Ok(Some(fetched.room))
     }
 
     /// Waits for the turn of the request, and for memory. Says to which members it has to go;
@@ -89,7 +111,7 @@ impl Job {
             return Ok(None);
         }
         let members = check_office(&office.map(), office.me, self.caller.peer(), &self.request)?;
-        if matches!(self.request.action, DataAction::Read { .. }) {
+        if self.request.action.is_question() {
             return Ok(Some(Vec::new()));
         }
         if let Some(node) = office.backlogs.full(&members) {
@@ -141,8 +163,13 @@ async fn carry_out(
     members: &[NodeId],
     missing: &Missing,
 ) -> Done {
-    if matches!(request.action, DataAction::Read { .. }) {
-        return office.local.read(request).await;
+    match &request.action {
+        DataAction::Read { .. } => return office.local.read(request).await,
+        DataAction::Seek { .. } => {
+            let outcome = office.local.seek(request, office.map()).await?;
+            return Ok((outcome, Bytes::new()));
+        }
+        _ => {}
     }
     let here = office.local.change(request, payload);
     let there = members.iter().map(|node| forward(office, *node, request, payload, missing));

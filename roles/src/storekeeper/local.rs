@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ministry_storage::{ChunkError, ChunkStore};
+use ministry_storage::{ChunkError, ChunkStore, Searched};
+use ministry_types::government::ClusterMap;
 use ministry_wire::data::{DataAction, DataError, DataOutcome, DataRequest};
 use tokio::sync::Semaphore;
 
@@ -105,7 +106,19 @@ impl Local {
                 self.run(&self.syncs, move |store| store.purge(inode)).await?;
                 Ok(DataOutcome::Done)
             }
-            DataAction::Read { .. } => unreachable!("a read is no change"),
+            DataAction::Space { offset, length, chunk, chunk_bytes, change } => {
+                let (bytes, change) = (*offset..offset + length, *change);
+                let (chunk, chunk_bytes) = (*chunk, *chunk_bytes);
+                let work = move |store: &ChunkStore| {
+                    store.change_space(inode, bytes, change, &truncates)?;
+                    store.allocated(inode, chunk, chunk_bytes)
+                };
+                let allocated_bytes = self.run(&self.work, work).await?;
+                Ok(DataOutcome::Written { allocated_bytes })
+            }
+            DataAction::Read { .. } | DataAction::Seek { .. } | DataAction::Copy { .. } => {
+                unreachable!("questions change nothing, and a copy is a write by now")
+            }
         }
     }
 
@@ -122,6 +135,24 @@ impl Local {
         let out = self.run(&self.work, read).await?;
         assert_eq!(out.data.len(), length as usize, "a read gives as many bytes as were asked for");
         Ok((DataOutcome::Data { checksums: out.checksums }, out.data))
+    }
+
+    /// Looks for data or a hole in the chunks of the request's placement group.
+    pub(super) async fn seek(
+        &self,
+        request: &DataRequest,
+        map: Arc<ClusterMap>,
+    ) -> Result<DataOutcome, DataError> {
+        let DataAction::Seek { offset, end, chunk_bytes, hole } = request.action else {
+            unreachable!("only searches are searched");
+        };
+        let (inode, pg, truncates) = (request.inode, request.pg, request.truncates.clone());
+        let seek = move |store: &ChunkStore| {
+            let belongs = |chunk| map.pgs.group_of(inode, chunk) == Some(pg);
+            store.seek(inode, offset..end, hole, chunk_bytes, belongs, &truncates)
+        };
+        let Searched { at, found } = self.run(&self.work, seek).await?;
+        Ok(DataOutcome::Searched { at, found })
     }
 
     /// Calls the chunk store's maintenance again and again.

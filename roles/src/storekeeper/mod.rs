@@ -9,6 +9,7 @@
 //! ```text
 //!  connection ─ Arrival ─┬─ ranges: waits for what is in the way ─┬─ local: the chunk store
 //!   (one task each way)  │   (one task a request)                 └─ forward: the other members
+//!                        ├─ copy: fetches the bytes first, then goes on as a write
 //!                        └─ refused at once: wrong epoch, no room, makes no sense
 //! ```
 //!
@@ -29,6 +30,7 @@
 
 mod arrival;
 mod connection;
+mod copy;
 mod forward;
 mod job;
 mod local;
@@ -40,6 +42,7 @@ use std::time::Duration;
 
 use ministry_storage::ChunkStore;
 use ministry_transport::data_stream::DataStreams;
+use ministry_transport::data_stream::router::DataRouter;
 use ministry_transport::{BoxedStream, PeerIdentity};
 use ministry_types::NodeId;
 use ministry_types::government::ClusterMap;
@@ -57,6 +60,8 @@ use sources::Sources;
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
 /// Bytes of payloads of changes that are under way.
 pub const WRITE_BYTES_MAX: usize = 48 << 20;
+/// Bytes that were or are being fetched for copies.
+pub const COPY_BYTES_MAX: usize = 16 << 20;
 /// Bytes of replies to reads that are under way.
 pub const READ_BYTES_MAX: usize = 24 << 20;
 
@@ -74,6 +79,9 @@ struct Office {
     ranges: Arc<RangeQueues>,
     sources: Arc<Sources>,
     backlogs: Backlogs,
+    /// Asks other masters for bytes that are copied from them.
+    router: DataRouter,
+    copy_room: Arc<Semaphore>,
     write_room: Arc<Semaphore>,
     read_room: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -93,10 +101,14 @@ impl Storekeeper {
         threads: Threads,
         fatal: FatalHook,
     ) -> Storekeeper {
+        // The map comes by the cluster log: nobody has to be told that it seems to be old.
+        let router = DataRouter::new(Arc::clone(&streams), map.clone(), Arc::default());
         let office = Arc::new(Office {
             me,
             map,
             streams,
+            router,
+            copy_room: Arc::new(Semaphore::new(COPY_BYTES_MAX)),
             local: Local::new(store, threads, fatal),
             ranges: RangeQueues::new(),
             sources: Arc::default(),

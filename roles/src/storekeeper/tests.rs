@@ -1,4 +1,5 @@
 mod cluster;
+mod space;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

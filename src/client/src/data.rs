@@ -21,13 +21,17 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
 pub use ministry_transport::data_stream::router::DataFailure;
 use ministry_transport::data_stream::router::{DataQuestion, DataRouter};
-use ministry_types::limits::{BLOCK_BYTES, DATA_FRAME_BYTES_MAX};
-use ministry_types::{ChunkNumber, InodeId, PgId, TruncateMark};
-use ministry_wire::data::{DataAction, DataOutcome, checksums};
+use ministry_types::limits::{BLOCK_BYTES, CHUNK_BYTES, DATA_FRAME_BYTES_MAX};
+use ministry_types::{ChunkNumber, InodeId, PgId, SpaceChange, TruncateMark};
+use ministry_wire::data::{CopySource, DataAction, DataOutcome, checksums};
 use tokio::time::Instant;
 
 /// Pieces of one call under way at once: enough to keep a network and some disks busy.
 const PIECES_AT_ONCE: usize = 16;
+
+/// Bytes of one piece of a write. Smaller than a frame: while one piece is on its way from the
+/// master to the slaves the next is on its way to the master.
+const WRITE_PIECE_BYTES: u64 = 256 << 10;
 
 /// See the module. Clones share the connections.
 #[derive(Debug, Clone)]
@@ -43,16 +47,26 @@ struct Piece {
     chunk: ChunkNumber,
 }
 
+/// Cuts bytes of a file into pieces that fit a frame.
+fn pieces(offset: u64, length: u64, chunk_bytes: u64) -> impl Iterator<Item = Piece> {
+    pieces_of(offset, length, chunk_bytes, DATA_FRAME_BYTES_MAX as u64)
+}
+
 /// Cuts bytes of a file into pieces. They end at blocks where they may, since a block that is
 /// written in two parts is read once more by the storage node.
-fn pieces(offset: u64, length: u64, chunk_bytes: u64) -> impl Iterator<Item = Piece> {
+fn pieces_of(
+    offset: u64,
+    length: u64,
+    chunk_bytes: u64,
+    bytes_max: u64,
+) -> impl Iterator<Item = Piece> {
     let (block, end) = (BLOCK_BYTES as u64, offset + length);
     let mut next = offset;
     std::iter::from_fn(move || {
         let offset = next;
         let chunk = offset / chunk_bytes;
-        let frame_end = offset + DATA_FRAME_BYTES_MAX as u64;
-        let aligned = if frame_end < end { frame_end / block * block } else { end };
+        let most = offset + bytes_max;
+        let aligned = if most < end { most / block * block } else { end };
         let piece_end = aligned.min((chunk + 1).saturating_mul(chunk_bytes));
         next = piece_end;
         let length = (piece_end - offset) as usize;
@@ -88,12 +102,7 @@ impl DataPath {
         deadline: Instant,
     ) -> Result<Vec<(ChunkNumber, u64)>, DataFailure> {
         check(offset, data.len() as u64, chunk_bytes)?;
-        // Pieces that are under way are waited for: giving them up would break their connections.
-        let failed = AtomicBool::new(false);
-        let write = async |piece: Piece| {
-            if failed.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
+        let write = |piece: Piece| {
             let start = (piece.offset - offset) as usize;
             let payload = data.slice(start..start + piece.length);
             let action = DataAction::Write {
@@ -102,6 +111,86 @@ impl DataPath {
                 chunk_bytes,
                 checksums: checksums(piece.offset, &payload),
             };
+            (action, payload)
+        };
+        let pieces = pieces_of(offset, data.len() as u64, chunk_bytes, WRITE_PIECE_BYTES);
+        self.change(inode, pieces, write, truncates, deadline).await
+    }
+
+    /// Changes the room of a range. Returns how many bytes the chunks that were touched take now.
+    ///
+    /// Cancel safety: as [`DataPath::write`].
+    pub async fn space(
+        &self,
+        inode: InodeId,
+        bytes: Range<u64>,
+        change: SpaceChange,
+        chunk_bytes: u64,
+        truncates: &[TruncateMark],
+        deadline: Instant,
+    ) -> Result<Vec<(ChunkNumber, u64)>, DataFailure> {
+        let length = bytes.end.saturating_sub(bytes.start);
+        check(bytes.start, length, chunk_bytes)?;
+        let action = |piece: Piece| {
+            let (offset, length, chunk) = (piece.offset, piece.length as u64, piece.chunk);
+            (DataAction::Space { offset, length, chunk, chunk_bytes, change }, Bytes::new())
+        };
+        let pieces = pieces_of(bytes.start, length, chunk_bytes, CHUNK_BYTES);
+        self.change(inode, pieces, action, truncates, deadline).await
+    }
+
+    /// Has bytes of one file written into another by the storage nodes. Returns how many bytes the
+    /// chunks that were touched take now.
+    ///
+    /// Cancel safety: as [`DataPath::write`].
+    pub async fn copy(
+        &self,
+        inode: InodeId,
+        bytes: Range<u64>,
+        source: &CopySource,
+        chunk_bytes: u64,
+        truncates: &[TruncateMark],
+        deadline: Instant,
+    ) -> Result<Vec<(ChunkNumber, u64)>, DataFailure> {
+        let length = bytes.end.saturating_sub(bytes.start);
+        check(bytes.start, length, chunk_bytes)?;
+        check(source.offset, length, source.chunk_bytes)?;
+        // Pieces within the chunks of the source, cut again at those of the target.
+        let delta = |piece: &Piece| piece.offset - source.offset;
+        let parts = pieces(source.offset, length, source.chunk_bytes).flat_map(|piece| {
+            let from = bytes.start + delta(&piece);
+            pieces(from, piece.length as u64, chunk_bytes)
+        });
+        let action = |piece: Piece| {
+            let from = source.offset + (piece.offset - bytes.start);
+            let action = DataAction::Copy {
+                offset: piece.offset,
+                length: piece.length as u32,
+                chunk: piece.chunk,
+                chunk_bytes,
+                source: CopySource { offset: from, ..source.clone() },
+            };
+            (action, Bytes::new())
+        };
+        self.change(inode, parts, action, truncates, deadline).await
+    }
+
+    /// Carries out a change piece by piece, several at once.
+    async fn change(
+        &self,
+        inode: InodeId,
+        pieces: impl Iterator<Item = Piece>,
+        action: impl Fn(Piece) -> (DataAction, Bytes),
+        truncates: &[TruncateMark],
+        deadline: Instant,
+    ) -> Result<Vec<(ChunkNumber, u64)>, DataFailure> {
+        // Pieces that are under way are waited for: giving them up would break their connections.
+        let failed = AtomicBool::new(false);
+        let change = async |piece: Piece| {
+            if failed.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let (action, payload) = action(piece);
             let outcome = self.ask(inode, piece.chunk, truncates, action, &payload, deadline);
             match outcome.await?.0 {
                 DataOutcome::Written { allocated_bytes } => {
@@ -110,15 +199,15 @@ impl DataPath {
                 other => Err(unexpected(&other)),
             }
         };
-        let pieces = stream::iter(pieces(offset, data.len() as u64, chunk_bytes));
-        let mut written = pieces.map(write).buffer_unordered(PIECES_AT_ONCE);
+        let mut written = stream::iter(pieces).map(change).buffer_unordered(PIECES_AT_ONCE);
         let mut allocated = BTreeMap::new();
         let mut failure = None;
         while let Some(result) = written.next().await {
             match result {
                 Ok(None) => {}
                 Ok(Some((chunk, bytes))) => {
-                    // Answers come in any order; the largest is the latest: writes only add.
+                    // Answers come in any order; the largest is the latest: writes only add, and
+                    // what takes room away is one piece a chunk.
                     let most = allocated.entry(chunk).or_insert(bytes);
                     *most = bytes.max(*most);
                 }
@@ -185,6 +274,54 @@ impl DataPath {
         let mut synced = stream::iter(groups).map(sync).buffer_unordered(PIECES_AT_ONCE);
         while let Some(()) = synced.try_next().await? {}
         Ok(())
+    }
+
+    /// The first data, or the first hole, from the beginning of the range on; `None`: there is
+    /// none in it.
+    pub async fn seek(
+        &self,
+        inode: InodeId,
+        bytes: Range<u64>,
+        hole: bool,
+        chunk_bytes: u64,
+        truncates: &[TruncateMark],
+        deadline: Instant,
+    ) -> Result<Option<u64>, DataFailure> {
+        check(bytes.start, bytes.end.saturating_sub(bytes.start), chunk_bytes)?;
+        let search = async |pg: PgId, bytes: Range<u64>| {
+            let (offset, end) = (bytes.start, bytes.end);
+            let action = DataAction::Seek { offset, end, chunk_bytes, hole };
+            let question = DataQuestion { pg, inode, truncates: truncates.to_vec(), action };
+            match self.router.ask(&question, &Bytes::new(), deadline).await?.0 {
+                DataOutcome::Searched { at, found } => Ok((at.min(end), found)),
+                other => Err(unexpected(&other)),
+            }
+        };
+        let mut at = bytes.start;
+        let mut alone = true;
+        while at < bytes.end {
+            // The chunk where it begins mostly has the answer; only then all others are asked.
+            let chunk = at / chunk_bytes;
+            let end = if alone { (chunk + 1).saturating_mul(chunk_bytes) } else { bytes.end };
+            let part = at..end.min(bytes.end);
+            self.router.group_of(inode, chunk, deadline).await?;
+            let groups = self.router.groups_of(inode, chunk..part.end.div_ceil(chunk_bytes));
+            let answers = stream::iter(groups).map(|pg| search(pg, part.clone()));
+            let answers: Vec<(u64, bool)> =
+                answers.buffer_unordered(PIECES_AT_ONCE).try_collect().await?;
+            // Each group speaks of its own chunks: before the smallest place there is nothing.
+            let nearest = answers.into_iter().min_by_key(|(place, found)| (*place, !found));
+            let (place, found) = nearest.unwrap_or((part.end, false));
+            if found && place < part.end {
+                return Ok(Some(place));
+            }
+            if place <= at {
+                return Err(DataFailure::Invalid("a search does not get on".to_owned()));
+            }
+            alone = alone && place < part.end;
+            at = place;
+        }
+        Ok(None)
     }
 
     async fn ask(

@@ -11,7 +11,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use ministry_types::{ChunkNumber, FsError, InodeId, TruncateMark};
+use ministry_types::{ChunkNumber, FsError, InodeId, SpaceChange, TruncateMark};
+use ministry_wire::data::CopySource;
 use tokio::time::Instant;
 
 use crate::data::{DataFailure, DataPath};
@@ -53,6 +54,31 @@ pub trait FileData: Send + Sync + 'static {
         place: &'a Place,
         chunks: Range<ChunkNumber>,
     ) -> BoxFuture<'a, Result<(), DataFailure>>;
+
+    /// Changes the room of a range; answers as `write`.
+    fn space<'a>(
+        &'a self,
+        place: &'a Place,
+        bytes: Range<u64>,
+        change: SpaceChange,
+    ) -> BoxFuture<'a, Result<Vec<(ChunkNumber, u64)>, DataFailure>>;
+
+    /// The first data, or the first hole, in a range; `None`: there is none.
+    fn seek<'a>(
+        &'a self,
+        place: &'a Place,
+        bytes: Range<u64>,
+        hole: bool,
+    ) -> BoxFuture<'a, Result<Option<u64>, DataFailure>>;
+
+    /// Writes bytes of a chunked file without carrying them through this process; answers as
+    /// `write`.
+    fn copy<'a>(
+        &'a self,
+        place: &'a Place,
+        bytes: Range<u64>,
+        source: CopySource,
+    ) -> BoxFuture<'a, Result<Vec<(ChunkNumber, u64)>, DataFailure>>;
 }
 
 impl FileData for DataPath {
@@ -83,6 +109,39 @@ impl FileData for DataPath {
     ) -> BoxFuture<'a, Result<(), DataFailure>> {
         let Place { inode, truncates, deadline, .. } = place;
         DataPath::sync(self, *inode, chunks, truncates, *deadline).boxed()
+    }
+
+    fn space<'a>(
+        &'a self,
+        place: &'a Place,
+        bytes: Range<u64>,
+        change: SpaceChange,
+    ) -> BoxFuture<'a, Result<Vec<(ChunkNumber, u64)>, DataFailure>> {
+        let Place { inode, chunk_bytes, truncates, deadline } = place;
+        DataPath::space(self, *inode, bytes, change, *chunk_bytes, truncates, *deadline).boxed()
+    }
+
+    fn seek<'a>(
+        &'a self,
+        place: &'a Place,
+        bytes: Range<u64>,
+        hole: bool,
+    ) -> BoxFuture<'a, Result<Option<u64>, DataFailure>> {
+        let Place { inode, chunk_bytes, truncates, deadline } = place;
+        DataPath::seek(self, *inode, bytes, hole, *chunk_bytes, truncates, *deadline).boxed()
+    }
+
+    fn copy<'a>(
+        &'a self,
+        place: &'a Place,
+        bytes: Range<u64>,
+        source: CopySource,
+    ) -> BoxFuture<'a, Result<Vec<(ChunkNumber, u64)>, DataFailure>> {
+        let Place { inode, chunk_bytes, truncates, deadline } = place;
+        let copy = async move {
+            DataPath::copy(self, *inode, bytes, &source, *chunk_bytes, truncates, *deadline).await
+        };
+        copy.boxed()
     }
 }
 

@@ -8,14 +8,14 @@
 //! cuts that storage has not confirmed is in the index of such files. `allocated_bytes` is the sum
 //! of the file's allocation records. Nothing here asks for permission: that was done at open.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use ministry_types::kv::KvError;
 use ministry_types::limits::{
     BLOCK_BYTES, CHUNK_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX, TRUNCATE_MARKS_MAX,
 };
 use ministry_types::operations::{Outcome, WriteAt, move_out_mark};
-use ministry_types::{ChunkNumber, FsError, InodeId, Layout, Timestamp, TruncateMark};
+use ministry_types::{ChunkNumber, FsError, InodeId, Layout, SpaceChange, Timestamp, TruncateMark};
 
 use crate::attributes::check_has_bytes;
 use crate::permissions;
@@ -147,6 +147,18 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Makes a cut where the file ends, so that nothing changes but what storage still takes.
+    pub(crate) fn fence(&mut self, inode: InodeId) -> Ruled<()> {
+        let Some(mut record) = self.records().inode_here(inode)? else { return Ok(()) };
+        if !record.attributes.layout.is_chunked() {
+            return Ok(());
+        }
+        let size = record.attributes.size;
+        self.add_mark(&mut record, size)?;
+        self.write_inode(&record);
+        Ok(())
+    }
+
     /// Forgets the allocation behind a cut.
     fn cut_allocations(&mut self, record: &mut InodeRecord, size: u64) -> Ruled<()> {
         let Layout::Chunked { chunk_bytes, .. } = record.attributes.layout else {
@@ -234,6 +246,40 @@ impl Work<'_> {
         self.set_inline_content(&mut record, content);
         self.after_write(&mut record)?;
         Ok(Outcome::Written { offset, attributes: record.attributes })
+    }
+
+    /// Changes the space of an inline file. What lies behind the end has no room to keep.
+    pub(crate) fn space_inline(
+        &mut self,
+        inode: InodeId,
+        range: Range<u64>,
+        change: SpaceChange,
+        keep_size: bool,
+    ) -> Ruled<Outcome> {
+        let mut record = self.records().inode(inode)?;
+        check_has_bytes(&record.attributes)?;
+        if range.is_empty() || (change == SpaceChange::Punch && !keep_size) {
+            return Err(FsError::Invalid.into());
+        }
+        if range.end > FILE_BYTES_MAX {
+            return Err(FsError::FileTooLarge.into());
+        }
+        let size = record.attributes.size;
+        let new_size = if keep_size { size } else { size.max(range.end) };
+        let fits = usize::try_from(new_size).is_ok_and(|size| size <= INLINE_BYTES_MAX);
+        if record.attributes.layout != Layout::Inline || !fits {
+            return Ok(Outcome::NotInline { attributes: record.attributes });
+        }
+        let mut content = self.inline_content(&record)?;
+        content.resize(new_size as usize, 0);
+        if change != SpaceChange::Allocate {
+            let from = range.start.min(new_size) as usize;
+            let to = range.end.min(new_size) as usize;
+            content[from..to].fill(0);
+        }
+        self.set_inline_content(&mut record, content);
+        self.after_write(&mut record)?;
+        Ok(Outcome::Written { offset: range.start, attributes: record.attributes })
     }
 
     /// Times and bits after a write; writes the record.

@@ -37,6 +37,7 @@ mod intents;
 mod object;
 mod record_log;
 mod recovery;
+mod space;
 #[cfg(test)]
 mod tests;
 mod tombstones;
@@ -50,7 +51,7 @@ use bytes::Bytes;
 use ministry_types::layout::cut_due;
 use ministry_types::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
 use ministry_types::{ChunkNumber, InodeId, TruncateMark};
-use parking_lot::{Mutex, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::disk::{Disk, Usage};
 use block_files::BlockFiles;
@@ -59,6 +60,7 @@ use intents::{IntentGuard, Intents};
 pub use intents::{REGION_BYTES, Regions};
 use object::{Object, ObjectState, Objects, Scope, folder_parts, folder_path, object_path};
 pub use recovery::Recovered;
+pub use space::Searched;
 use tombstones::Tombstones;
 
 /// Bytes of one read or write; far above a frame.
@@ -242,6 +244,11 @@ impl ChunkStore {
             // Also after a failure: a part may be written.
             object.changed();
             let newly_allocated = result? * BLOCK;
+            let to_write_out = files.streamed(offset, data.len() as u64);
+            drop(state);
+            if let Some(part) = to_write_out {
+                part.start();
+            }
             metrics::counter!("ministry_storage_write_bytes_total").increment(data.len() as u64);
             Ok(Written { newly_allocated })
         })
@@ -259,18 +266,7 @@ impl ChunkStore {
             check_range(offset, length)?;
             self.refuse_purged(inode)?;
             let object = self.objects.get(&*self.disk, inode)?;
-            let mut state = object.state.read();
-            let sequence = state.files.as_ref().map_or(0, |files| files.truncate_sequence());
-            if !state.loaded || newest(truncates) != sequence {
-                drop(state);
-                let mut exclusive = object.state.write();
-                self.load(&object, &mut exclusive, false)?;
-                self.settle(&object, &mut exclusive, truncates)?;
-                state = RwLockWriteGuard::downgrade(exclusive);
-            }
-            if state.purged {
-                return Err(ChunkError::Purged);
-            }
+            let state = self.settled(&object, truncates)?;
             let out = match &state.files {
                 _ if length == 0 => ReadOut { data: Bytes::new(), checksums: Vec::new() },
                 Some(files) => {
@@ -528,6 +524,24 @@ impl ChunkStore {
         let result = object.in_turn(|| files.cut(cut.size, cut.sequence));
         object.header_changed();
         result
+    }
+
+    /// The state of an inode to read from, with the cuts made that are due.
+    fn settled<'a>(
+        &self,
+        object: &'a Object,
+        truncates: &[TruncateMark],
+    ) -> Result<RwLockReadGuard<'a, ObjectState>, ChunkError> {
+        let mut state = object.state.read();
+        let sequence = state.files.as_ref().map_or(0, |files| files.truncate_sequence());
+        if !state.loaded || newest(truncates) != sequence {
+            drop(state);
+            let mut exclusive = object.state.write();
+            self.load(object, &mut exclusive, false)?;
+            self.settle(object, &mut exclusive, truncates)?;
+            state = RwLockWriteGuard::downgrade(exclusive);
+        }
+        if state.purged { Err(ChunkError::Purged) } else { Ok(state) }
     }
 
     fn timed_sync(&self, object: &Object, scope: Scope) -> Result<(), ChunkError> {

@@ -12,10 +12,11 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 /// Room on the file system that holds a folder.
@@ -82,6 +83,19 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
 
     /// Cuts or extends to a size; what is added reads as zeros.
     fn set_size(&self, size: u64) -> io::Result<()>;
+
+    /// Keeps room for a range, so that writing there needs none; what is there stays, the rest
+    /// reads as zeros. The file is at least as long as the range afterwards. After a failure a
+    /// part of the range may have room.
+    fn reserve(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Makes a range read as zeros and gives back what room of it can be given back. The size
+    /// stays.
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// A hint that what was written to the range may go to the disk now. Waits for nothing, and
+    /// promises nothing: a sync is needed as before, and says what failed.
+    fn start_writing_out(&self, _offset: u64, _length: u64) {}
 
     /// Makes content and size durable (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
@@ -192,6 +206,36 @@ struct RealFile {
     file: File,
 }
 
+/// What is done in pieces is done in pieces of this size.
+const STEP_BYTES: usize = 1 << 20;
+
+impl RealFile {
+    fn in_steps(
+        &self,
+        offset: u64,
+        length: u64,
+        mut step: impl FnMut(u64, usize) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut done = 0;
+        while done < length {
+            let count = (length - done).min(STEP_BYTES as u64);
+            step(offset + done, count as usize)?;
+            done += count;
+        }
+        Ok(())
+    }
+}
+
+/// `fallocate`, again after an interruption.
+fn fallocate(file: &File, flags: FallocateFlags, offset: u64, length: u64) -> Result<(), Errno> {
+    loop {
+        match rustix::fs::fallocate(file, flags, offset, length) {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
 impl DiskFile for RealFile {
     fn read_into(&self, buffer: &mut Vec<u8>, offset: u64, length: usize) -> io::Result<()> {
         let target = buffer.len() + length;
@@ -238,6 +282,46 @@ impl DiskFile for RealFile {
         Ok(rustix::fs::ftruncate(&self.file, size)?)
     }
 
+    fn reserve(&self, offset: u64, length: u64) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::empty(), offset, length) {
+            Err(Errno::OPNOTSUPP) => {
+                // Nothing to keep room with. What is written with what is there takes its room.
+                let mut bytes = Vec::new();
+                self.in_steps(offset, length, |at, count| {
+                    bytes.clear();
+                    self.read_into(&mut bytes, at, count)?;
+                    bytes.resize(count, 0);
+                    self.write_at(&bytes, at).map_err(|failure| failure.error)
+                })
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, flags, offset, length) {
+            Err(Errno::OPNOTSUPP) => {
+                // The room stays; the zeros are what counts.
+                let length = self.size()?.saturating_sub(offset).min(length);
+                let zeros = vec![0; STEP_BYTES.min(length as usize)];
+                self.in_steps(offset, length, |at, count| {
+                    let zeros = zeros.get(..count).unwrap_or(&zeros);
+                    self.write_at(zeros, at).map_err(|failure| failure.error)
+                })
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn start_writing_out(&self, offset: u64, length: u64) {
+        let flags = libc::SYNC_FILE_RANGE_WRITE;
+        let (offset, length) = (offset.cast_signed(), length.cast_signed());
+        // SAFETY: the descriptor is open, and no memory is handed over. Without the flags that
+        // wait, the call neither reports nor forgets a failure of the disk.
+        let _ = unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, length, flags) };
+    }
+
     fn sync(&self) -> io::Result<()> {
         // Not tried again on an interruption either: fdatasync is not interrupted on Linux, and a
         // second call could report as written what the first one lost.
@@ -282,6 +366,24 @@ mod tests {
         assert_eq!(buffer, [7; 16]);
         file.sync().unwrap();
         disk.sync_dir("").unwrap();
+    }
+
+    #[test]
+    fn room_is_kept_and_given_back_without_touching_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(folder.path());
+        let file = disk.open("a", true).unwrap().unwrap();
+        file.write_at(&[7; 10_000], 0).unwrap();
+        file.reserve(4_096, 1 << 20).unwrap();
+        assert_eq!(file.size().unwrap(), (1 << 20) + 4_096);
+        assert!(file.allocated().unwrap() > 1 << 20);
+        file.punch(5_000, 100).unwrap();
+        file.punch(8_192, 2 << 20).unwrap();
+        assert_eq!(file.size().unwrap(), (1 << 20) + 4_096);
+        let mut buffer = Vec::new();
+        file.read_into(&mut buffer, 0, 12_000).unwrap();
+        let expected = [vec![7; 5_000], vec![0; 100], vec![7; 3_092], vec![0; 3_808]].concat();
+        assert!(buffer == expected);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub mod marker;
 pub mod memory_disk;
 pub mod meta_store;
 
-pub use chunk_store::{ChunkError, ChunkStore, ChunkStoreOptions, ReadOut, Written};
+pub use chunk_store::{ChunkError, ChunkStore, ChunkStoreOptions, ReadOut, Searched, Written};
 pub use disk::{Disk, DiskFile, RealDisk, Usage};
 pub use marker::{FolderError, FolderLock, Marker};
 pub use memory_disk::MemoryDisk;

@@ -169,6 +169,24 @@ impl Content {
         self.size = size;
     }
 
+    /// Zeros; whole pages give their room back.
+    fn punch(&mut self, offset: u64, length: u64) {
+        let end = offset.saturating_add(length);
+        let touched = offset / PAGE as u64..end.div_ceil(PAGE as u64);
+        let numbers: Vec<u64> = self.pages.range(touched).map(|(number, _)| *number).collect();
+        for number in numbers {
+            let start = number * PAGE as u64;
+            let from = offset.saturating_sub(start).min(PAGE as u64) as usize;
+            let to = (end - start).min(PAGE as u64) as usize;
+            self.dirty.insert(number);
+            if to - from == PAGE {
+                self.pages.remove(&number);
+            } else if let Some(page) = self.pages.get_mut(&number) {
+                Arc::make_mut(page)[from..to].fill(0);
+            }
+        }
+    }
+
     fn sync(&mut self) {
         for number in std::mem::take(&mut self.dirty) {
             match self.pages.get(&number) {
@@ -395,6 +413,13 @@ impl MemoryFile {
         }
         Err(io::Error::other("the file was opened before the crash"))
     }
+
+    /// Bytes that still fit on the disk; `None`: no bound.
+    fn room(&self) -> Option<u64> {
+        let tree = self.disk.tree.lock();
+        let capacity = tree.faults.capacity;
+        capacity.map(|capacity| capacity.saturating_sub(MemoryDisk::allocated_bytes(&tree)))
+    }
 }
 
 impl fmt::Debug for MemoryFile {
@@ -423,11 +448,7 @@ impl DiskFile for MemoryFile {
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<(), WriteFailure> {
         self.alive().map_err(|error| WriteFailure { written: 0, error })?;
-        let room = {
-            let tree = self.disk.tree.lock();
-            let capacity = tree.faults.capacity;
-            capacity.map(|capacity| capacity.saturating_sub(MemoryDisk::allocated_bytes(&tree)))
-        };
+        let room = self.room();
         let mut content = self.content.lock();
         let mut fits = data.len();
         if let Some(room) = room {
@@ -463,6 +484,33 @@ impl DiskFile for MemoryFile {
     fn set_size(&self, size: u64) -> io::Result<()> {
         self.alive()?;
         self.content.lock().set_size(size);
+        Ok(())
+    }
+
+    fn reserve(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.alive()?;
+        let room = self.room();
+        let mut content = self.content.lock();
+        let end = offset.saturating_add(length);
+        let mut pages = room.map_or(u64::MAX, |room| room / PAGE as u64);
+        for number in offset / PAGE as u64..end.div_ceil(PAGE as u64) {
+            if content.pages.contains_key(&number) {
+                continue;
+            }
+            if pages == 0 {
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            pages -= 1;
+            content.pages.insert(number, Arc::new([0; PAGE]));
+            content.dirty.insert(number);
+        }
+        content.size = content.size.max(end);
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.alive()?;
+        self.content.lock().punch(offset, length);
         Ok(())
     }
 

@@ -34,6 +34,28 @@ pub fn cut_due(seen: u64, marks: &[TruncateMark]) -> Option<TruncateMark> {
     Some(TruncateMark { sequence, size })
 }
 
+/// What `fallocate` does to a range of a file, beside its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SpaceChange {
+    /// Room is kept for the range; bytes that are there stay, holes go on reading as zeros.
+    Allocate,
+    /// The range reads as zeros and has room (`FALLOC_FL_ZERO_RANGE`).
+    Zero,
+    /// The range reads as zeros and gives its room back (`FALLOC_FL_PUNCH_HOLE`).
+    Punch,
+}
+
+impl SpaceChange {
+    /// The word that metrics and traces use.
+    pub fn word(self) -> &'static str {
+        match self {
+            SpaceChange::Allocate => "allocate",
+            SpaceChange::Zero => "zero",
+            SpaceChange::Punch => "punch",
+        }
+    }
+}
+
 /// Where the bytes of an ordinary file lie.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layout {

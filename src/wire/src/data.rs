@@ -16,7 +16,7 @@
 
 use bytes::{Bytes, BytesMut};
 use ministry_types::limits::{BLOCK_BYTES, DATA_FRAME_BYTES_MAX};
-use ministry_types::{ChunkNumber, Epoch, InodeId, PgId, TruncateMark};
+use ministry_types::{ChunkNumber, Epoch, InodeId, PgId, SpaceChange, TruncateMark};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::codec::{Decoder, Encoder};
@@ -93,6 +93,59 @@ pub enum DataAction {
     },
     /// Remove the inode's data for good, and refuse writes to it from now on.
     Purge,
+    /// Change the space of a range. It does not cross a chunk.
+    Space {
+        /// First byte in the file.
+        offset: u64,
+        /// Bytes; at least one.
+        length: u64,
+        /// The chunk, and its size, for the allocation that is reported back.
+        chunk: ChunkNumber,
+        /// Bytes of a chunk.
+        chunk_bytes: u64,
+        /// What to do.
+        change: SpaceChange,
+    },
+    /// Find the first data, or the first hole, in those chunks of the range that belong to this
+    /// placement group.
+    Seek {
+        /// Where to begin.
+        offset: u64,
+        /// Behind the last byte that counts.
+        end: u64,
+        /// Bytes of a chunk.
+        chunk_bytes: u64,
+        /// A hole is looked for, else data.
+        hole: bool,
+    },
+    /// Fetch bytes of a file from the master that has them, and write them as
+    /// [`DataAction::Write`] does: from node to node. Slaves get them as a write.
+    Copy {
+        /// First byte in this file.
+        offset: u64,
+        /// How many bytes; at most a frame, within one chunk here and one there.
+        length: u32,
+        /// The chunk, and its size, for the allocation that is reported back.
+        chunk: ChunkNumber,
+        /// Bytes of a chunk.
+        chunk_bytes: u64,
+        /// Where they come from.
+        source: CopySource,
+    },
+}
+
+/// Where copied bytes come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopySource {
+    /// The file; may be the same one.
+    pub inode: InodeId,
+    /// First byte in it.
+    pub offset: u64,
+    /// Bytes of one of its chunks.
+    pub chunk_bytes: u64,
+    /// The cuts of that file that the sender knows and storage has not confirmed. When they are
+    /// old the answer is [`DataError::StaleTruncate`], as for those of the file written to.
+    pub truncates: Vec<TruncateMark>,
 }
 
 impl DataAction {
@@ -104,7 +157,15 @@ impl DataAction {
             DataAction::Sync => "sync",
             DataAction::Truncate { .. } => "truncate",
             DataAction::Purge => "purge",
+            DataAction::Space { change, .. } => change.word(),
+            DataAction::Seek { .. } => "seek",
+            DataAction::Copy { .. } => "copy",
         }
+    }
+
+    /// Whether it leaves everything as it is.
+    pub fn is_question(&self) -> bool {
+        matches!(self, DataAction::Read { .. } | DataAction::Seek { .. })
     }
 }
 
@@ -132,6 +193,14 @@ pub enum DataOutcome {
     },
     /// Done at every in-sync member.
     Done,
+    /// How far a search came. Its work is bounded: where it ended without having found anything
+    /// before the end of the range, it is to be asked again from there.
+    Searched {
+        /// What was looked for begins here; or nothing of it lies before this byte.
+        at: u64,
+        /// It begins here.
+        found: bool,
+    },
 }
 
 /// Why a data request was not carried out.

@@ -4,8 +4,10 @@
 
 mod cluster;
 mod exactly_once;
+mod locks;
 mod network;
 mod open_files;
 mod routing;
+mod space;
 mod storage;
 mod writing;

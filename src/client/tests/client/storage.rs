@@ -11,7 +11,8 @@ use ministry_client::FileData;
 use ministry_client::data::DataFailure;
 use ministry_client::file_data::Place;
 use ministry_types::layout::cut_due;
-use ministry_types::{ChunkNumber, InodeId};
+use ministry_types::{ChunkNumber, InodeId, SpaceChange};
+use ministry_wire::data::CopySource;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -139,5 +140,68 @@ impl FileData for MemoryPath {
     ) -> BoxFuture<'a, Result<(), DataFailure>> {
         async move { self.storage.with(place, |stored| stored.synced = stored.bytes.clone()) }
             .boxed()
+    }
+
+    fn space<'a>(
+        &'a self,
+        place: &'a Place,
+        bytes: Range<u64>,
+        change: SpaceChange,
+    ) -> BoxFuture<'a, Result<Vec<(ChunkNumber, u64)>, DataFailure>> {
+        async move {
+            self.gate.acquire().await.expect("the gate stands").forget();
+            self.storage.with(place, |stored| {
+                let (from, to) = (bytes.start as usize, bytes.end as usize);
+                if change == SpaceChange::Punch {
+                    let end = stored.bytes.len();
+                    stored.bytes[from.min(end)..to.min(end)].fill(0);
+                } else {
+                    let there = stored.bytes.len().max(to);
+                    stored.bytes.resize(there, 0);
+                    if change == SpaceChange::Zero {
+                        stored.bytes[from..to].fill(0);
+                    }
+                }
+                let chunk = bytes.start / place.chunk_bytes;
+                vec![(chunk, stored.bytes.len().next_multiple_of(4096) as u64)]
+            })
+        }
+        .boxed()
+    }
+
+    /// Blocks of zeros are holes.
+    fn seek<'a>(
+        &'a self,
+        place: &'a Place,
+        bytes: Range<u64>,
+        hole: bool,
+    ) -> BoxFuture<'a, Result<Option<u64>, DataFailure>> {
+        async move {
+            self.storage.with(place, |stored| {
+                let is_hole = |at: &u64| {
+                    let from = (*at as usize / 4096 * 4096).min(stored.bytes.len());
+                    let to = (from + 4096).min(stored.bytes.len());
+                    stored.bytes[from..to].iter().all(|byte| *byte == 0)
+                };
+                let blocks = (bytes.start / 4096 + 1..bytes.end.div_ceil(4096)).map(|n| n * 4096);
+                std::iter::once(bytes.start).chain(blocks).find(|at| is_hole(at) == hole)
+            })
+        }
+        .boxed()
+    }
+
+    fn copy<'a>(
+        &'a self,
+        place: &'a Place,
+        bytes: Range<u64>,
+        source: CopySource,
+    ) -> BoxFuture<'a, Result<Vec<(ChunkNumber, u64)>, DataFailure>> {
+        async move {
+            let CopySource { inode, offset, chunk_bytes, truncates } = source;
+            let from = Place { inode, chunk_bytes, truncates, deadline: place.deadline };
+            let data = self.read(&from, offset, bytes.end - bytes.start).await?;
+            self.write(place, bytes.start, data).await
+        }
+        .boxed()
     }
 }

@@ -7,8 +7,11 @@
 //! damaged it. A write that fails half-way leaves the old or the new bytes in each block, with the
 //! checksum of what is there.
 
+mod space;
+
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,6 +28,10 @@ use crate::disk::{Disk, DiskFile};
 
 /// Chunks of one file whose allocation is remembered.
 const COUNTED_CHUNKS_MAX: usize = 1024;
+/// Bytes of a stream of writes that are written out together.
+const WRITE_OUT_BYTES: u64 = 8 << 20;
+/// Pieces of a stream come side by side: so far apart they still belong together.
+const STREAM_GAP: u64 = 2 << 20;
 /// Checksums that are counted at a time.
 const COUNT_STEP: u64 = 16_384;
 
@@ -38,6 +45,22 @@ pub(super) struct BlockFiles {
     data_bytes: u64,
     header: Header,
     counts: Mutex<Counts>,
+    /// Bytes that were written one after the other and not yet begun to be written out.
+    stream: Range<u64>,
+}
+
+/// A part of a stream of writes that is worth beginning to write out.
+#[derive(Debug)]
+pub(super) struct ToWriteOut {
+    data: Arc<dyn DiskFile>,
+    bytes: Range<u64>,
+}
+
+impl ToWriteOut {
+    /// Begins it. May take as long as a busy disk takes to accept it: not under a lock.
+    pub(super) fn start(self) {
+        self.data.start_writing_out(self.bytes.start, self.bytes.end - self.bytes.start);
+    }
 }
 
 /// Handles to both files, to sync them.
@@ -97,7 +120,7 @@ impl BlockFiles {
         let data_bytes = data.size().map_err(ChunkError::from_io("look at", &data_path))?;
         let path = path.to_owned();
         let counts = Mutex::default();
-        let files = BlockFiles { path, data, sums, data_bytes, header, counts };
+        let files = BlockFiles { path, data, sums, data_bytes, header, counts, stream: 0..0 };
         if bytes.is_empty() {
             files.write_header(header)?;
         }
@@ -161,6 +184,25 @@ impl BlockFiles {
         }
         self.data_bytes = self.data_bytes.max(offset + data.len() as u64);
         Ok(self.count_new(first, &old))
+    }
+
+    /// Follows a stream of writes. Once a piece of it is long enough it is to be written out at
+    /// once: the kernel would let gigabytes gather, for which the sync at the end then waits.
+    pub(super) fn streamed(&mut self, offset: u64, length: u64) -> Option<ToWriteOut> {
+        let end = offset + length;
+        let (from, to) =
+            (self.stream.start.saturating_sub(STREAM_GAP), self.stream.end + STREAM_GAP);
+        let goes_on = offset <= to && end >= from;
+        self.stream = if goes_on {
+            self.stream.start.min(offset)..self.stream.end.max(end)
+        } else {
+            offset..end
+        };
+        if self.stream.end - self.stream.start < WRITE_OUT_BYTES {
+            return None;
+        }
+        let bytes = std::mem::replace(&mut self.stream, end..end);
+        Some(ToWriteOut { data: Arc::clone(&self.data), bytes })
     }
 
     /// The checksums that the blocks of a write will have, after checking those of the sender.

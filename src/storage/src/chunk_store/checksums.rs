@@ -26,6 +26,11 @@ pub(super) fn written_down(crc: u32) -> u32 {
     if crc == HOLE { ZERO_CRC } else { crc }
 }
 
+/// What is written down for a block of zeros that has room.
+pub(super) fn zero_sum() -> u32 {
+    written_down(crc_padded(&[]))
+}
+
 /// Whether a block is what its written-down checksum says. `block` may be shorter than a block
 /// where the file ends; the rest counts as zeros.
 pub(super) fn fits(block: &[u8], sum: u32) -> Option<u32> {

@@ -1,10 +1,11 @@
 //! The chunk store against a plain vector of bytes, with crashes, damage, cuts and full disks.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ministry_types::limits::BLOCK_BYTES;
-use ministry_types::{InodeId, TruncateMark};
+use ministry_types::{InodeId, SpaceChange, TruncateMark};
 
 use super::checksums::parts;
 use super::object::object_path;
@@ -13,6 +14,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::memory_disk::MemoryDisk;
 
 mod against_model;
+mod space;
 
 const INODE: InodeId = InodeId(0x1_0203);
 const OPTIONS: ChunkStoreOptions = ChunkStoreOptions { open_inodes_max: 4 };

@@ -85,7 +85,7 @@ impl Connection {
 
     /// Sends a request and waits for its answer. Dropped before, a change fails the connection.
     pub(super) async fn exchange(&self, mut request: DataRequest, payload: Bytes) -> Answer {
-        let is_change = !matches!(request.action, DataAction::Read { .. } | DataAction::Sync);
+        let is_change = !(request.action.is_question() || request.action == DataAction::Sync);
         let (sender, answer) = oneshot::channel();
         request.id = self.waiting.enter(sender)?;
         let mut guard =

@@ -297,8 +297,18 @@ fn verify(
             }
             Ok(())
         }
-        (DataAction::Write { .. } | DataAction::Truncate { .. }, DataOutcome::Written { .. })
-        | (DataAction::Sync | DataAction::Purge, DataOutcome::Done) => Ok(()),
+        (DataAction::Seek { offset, .. }, DataOutcome::Searched { at, .. }) if at < offset => {
+            Err("a search came back with a place before its beginning")
+        }
+        (
+            DataAction::Write { .. }
+            | DataAction::Truncate { .. }
+            | DataAction::Space { .. }
+            | DataAction::Copy { .. },
+            DataOutcome::Written { .. },
+        )
+        | (DataAction::Sync | DataAction::Purge, DataOutcome::Done)
+        | (DataAction::Seek { .. }, DataOutcome::Searched { .. }) => Ok(()),
         _ => Err("the answer is not one to the question"),
     }
 }

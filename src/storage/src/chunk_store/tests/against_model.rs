@@ -21,6 +21,17 @@ enum Call {
         offset: u64,
         length: usize,
     },
+    Space {
+        inode: u64,
+        offset: u64,
+        length: u64,
+        change: SpaceChange,
+    },
+    Seek {
+        inode: u64,
+        offset: u64,
+        hole: bool,
+    },
     Cut {
         inode: u64,
         size: u64,
@@ -61,6 +72,10 @@ fn length() -> impl Strategy<Value = usize> {
     ]
 }
 
+fn change() -> impl Strategy<Value = SpaceChange> {
+    prop_oneof![Just(SpaceChange::Allocate), Just(SpaceChange::Zero), Just(SpaceChange::Punch)]
+}
+
 fn call() -> impl Strategy<Value = Call> {
     let inode = || 1..3u64;
     prop_oneof![
@@ -68,6 +83,11 @@ fn call() -> impl Strategy<Value = Call> {
             .prop_map(|(inode, offset, length, seed)| Call::Write { inode, offset, length, seed }),
         5 => (inode(), offset(), length())
             .prop_map(|(inode, offset, length)| Call::Read { inode, offset, length }),
+        5 => (inode(), offset(), length(), change()).prop_map(|(inode, offset, length, change)| {
+            Call::Space { inode, offset, length: length as u64, change }
+        }),
+        3 => (inode(), offset(), any::<bool>())
+            .prop_map(|(inode, offset, hole)| Call::Seek { inode, offset, hole }),
         3 => (inode(), offset(), any::<bool>())
             .prop_map(|(inode, size, confirm)| Call::Cut { inode, size, confirm }),
         4 => inode().prop_map(|inode| Call::Sync { inode }),
@@ -112,6 +132,28 @@ impl Model {
         }
         next[from..to].copy_from_slice(data);
         self.versions.push(next);
+    }
+
+    fn zero(&mut self, offset: u64, length: u64) {
+        let mut next = self.now().clone();
+        let end = next.len();
+        let (from, to) = (offset as usize, (offset + length) as usize);
+        next[from.min(end)..to.min(end)].fill(0);
+        self.versions.push(next);
+    }
+
+    /// What a search found may not pass over a byte that is there, nor be in the wrong place.
+    fn check(&self, offset: u64, hole: bool, searched: Searched) -> Result<(), ChunkError> {
+        let zeros = |from: u64, to: u64| {
+            self.now_at(from, (to - from) as usize).iter().all(|byte| *byte == 0)
+        };
+        let Searched { at, found } = searched;
+        let right = match hole {
+            true => !found || zeros(at, (at + 1).next_multiple_of(BLOCK)),
+            false => zeros(offset, at),
+        };
+        let text = format!("looked for (hole: {hole}) from {offset} on: {searched:?}");
+        if right && at >= offset { Ok(()) } else { Err(ChunkError::Invalid(text)) }
     }
 
     fn cut(&mut self, size: u64) {
@@ -201,6 +243,26 @@ impl Run {
                 if out.data != wanted || out.checksums != crcs(*offset, &wanted) {
                     return Err(ChunkError::Invalid("it reads other bytes".to_owned()));
                 }
+            }
+            Call::Space { inode, offset, length, change } => {
+                let model = self.models.get_mut(inode).unwrap();
+                let (inode, bytes) = (InodeId(*inode), *offset..offset + length);
+                self.store.change_space(inode, bytes, *change, &model.marks)?;
+                // With nothing to punch there may be nothing to cut either.
+                let seen = self.store.read(inode, 0, 1, &model.marks)?;
+                drop(seen);
+                model.cuts_made();
+                if *change != SpaceChange::Allocate {
+                    model.zero(*offset, *length);
+                }
+            }
+            Call::Seek { inode, offset, hole } => {
+                let model = self.models.get_mut(inode).unwrap();
+                let bytes = *offset..SPAN + (2 << 20);
+                let inode = InodeId(*inode);
+                let all = |_| true;
+                let searched = self.store.seek(inode, bytes, *hole, 1 << 20, all, &model.marks)?;
+                model.check(*offset, *hole, searched)?;
             }
             Call::Cut { inode, size, confirm } => {
                 let model = self.models.get_mut(inode).unwrap();
