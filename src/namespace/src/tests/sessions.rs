@@ -1,7 +1,7 @@
 //! Reigns, sessions, slots and the end of orphans.
 
 use ministry_types::FsError::{self, *};
-use ministry_types::kv::{Kv, KvRead};
+use ministry_types::kv::Kv;
 use ministry_types::limits::SLOTS_PER_SESSION;
 use ministry_types::operations::{Operation, Outcome, Query, SetAttributes, WriteAt};
 use ministry_types::{Caller, ClientId, Epoch, FileKind, InodeId, NodeId, SessionId, Timestamp};
