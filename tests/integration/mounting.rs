@@ -281,6 +281,20 @@ fn an_ordinary_user_mounts_and_unmounts_by_fusermount3() {
             ! mountpoint -q \"$mnt\"",
         )
         .ok();
+    // By a line of fstab with the option user: the set-uid programs mount and umount.
+    place
+        .story(
+            "chown $uid \"$mnt\"; mkdir -p \"$home/log\"; chown $uid \"$home/log\"
+            own=\"$home/.config/ministry/client\"
+            printf 'client:/ %s fuse.ministry noauto,user,credentials=%s,log=%s 0 0\\n' \
+                \"$mnt\" \"$own\" \"$home/log/mount\" > \"$scratch/fstab\"
+            mount --bind \"$scratch/fstab\" /etc/fstab
+            as_user mount \"$mnt\"; shown | grep '^client:/ fuse.ministry rw' | grep noexec
+            as_user ls \"$mnt\"
+            as_user umount \"$mnt\"
+            ! mountpoint -q \"$mnt\"",
+        )
+        .ok();
     // Where a user may mount is fusermount3's to say.
     let (said, _) = place.refused(
         "chown 0 \"$mnt\"; chmod 755 \"$mnt\"; as_user \"$bin/ministryctl\" mount \"$mnt\"",

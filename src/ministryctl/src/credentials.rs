@@ -87,9 +87,29 @@ pub fn admin_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let settings = variable("XDG_CONFIG_HOME")
         .map(PathBuf::from)
-        .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".config")));
+        .or_else(|| home().map(|home| home.join(".config")));
     settings.map(|settings| settings.join("ministry")).ok_or_else(|| {
         Failure::text(Kind::Usage, "HOME is not set: name the admin folder with --admin")
+    })
+}
+
+/// The user's home: by the environment, or by the table of users, since mount(8) keeps the
+/// environment of an ordinary user from its helpers.
+pub fn home() -> Option<PathBuf> {
+    if let Some(home) = std::env::var_os("HOME").filter(|home| !home.is_empty()) {
+        return Some(PathBuf::from(home));
+    }
+    let table = fs::read_to_string("/etc/passwd").ok()?;
+    home_in(&table, rustix::process::geteuid().as_raw())
+}
+
+/// `name:password:user:group:comment:home:shell`.
+fn home_in(table: &str, user: u32) -> Option<PathBuf> {
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let number = fields.get(2)?.parse::<u32>().ok()?;
+        let home = fields.get(5).filter(|home| home.starts_with('/'))?;
+        (number == user).then(|| PathBuf::from(home))
     })
 }
 
@@ -200,6 +220,13 @@ mod tests {
             let failure = read_addresses(folder.path()).unwrap_err();
             assert!(failure.to_string().contains("--address"), "{failure}");
         }
+    }
+
+    #[test]
+    fn the_home_of_a_user_is_found_in_the_table() {
+        let table = "root:x:0:0:root:/root:/bin/sh\nbroken\ntom:x:1000:1000:,,:/home/tom:/bin/sh\n";
+        assert_eq!(home_in(table, 1000), Some(PathBuf::from("/home/tom")));
+        assert_eq!(home_in(table, 7), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, anyhow};
 
+use crate::credentials::home;
 use crate::failure::{Failure, Kind};
 use crate::mount::plan::Plan;
 use crate::mount::{place, usage};
@@ -120,7 +121,7 @@ fn default_log(place: &Path) -> Result<PathBuf, Failure> {
     } else {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let state = variable("XDG_STATE_HOME").map(PathBuf::from);
-        let home = || variable("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        let home = || home().map(|home| home.join(".local/state"));
         let state = state.or_else(home);
         state.ok_or_else(|| usage("HOME is not set: name a log file with --log"))?.join("ministry")
     };

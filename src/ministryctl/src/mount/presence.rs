@@ -14,6 +14,8 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
+use crate::credentials::home;
+
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Held by the process that serves a mount.
@@ -31,7 +33,7 @@ fn folder() -> Option<PathBuf> {
     }
     let variable = |name| std::env::var_os(name).filter(|folder| !folder.is_empty());
     let run = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let home = || variable("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let home = || home().map(|home| home.join(".local/state"));
     Some(run.or_else(home)?.join("ministry"))
 }
 
