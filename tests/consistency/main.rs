@@ -25,9 +25,9 @@ mod subject;
 mod workers;
 
 /// Whether `fallocate`, `SEEK_DATA`, `SEEK_HOLE` and `copy_file_range` are drawn.
-pub const CALLS_NEW: bool = false;
+pub const CALLS_NEW: bool = true;
 /// Whether the time of the last access is kept as a local file system keeps it (relatime).
-pub const RELATIME_NEW: bool = false;
+pub const RELATIME_NEW: bool = true;
 /// Whether links to another's files are refused as `fs.protected_hardlinks` has it; else only the
 /// super-user makes links.
 pub const PROTECTED_HARDLINKS_NEW: bool = false;

@@ -74,6 +74,13 @@ impl FileHandle {
         self.flags
     }
 
+    /// The same open file, for calls on behalf of somebody else.
+    #[must_use]
+    pub fn on_behalf_of(mut self, caller: Caller) -> FileHandle {
+        self.caller = caller;
+        self
+    }
+
     pub(crate) fn file(&self) -> &OpenFile {
         &self.opened.file
     }

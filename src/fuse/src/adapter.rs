@@ -21,6 +21,7 @@ use crate::failure::{Failure, MountFailure};
 use crate::handles::{Handles, OpenDirectory, OpenFile};
 use crate::overdue::Overdue;
 use crate::page_cache::PageCache;
+use crate::requester::Requester;
 use crate::view::View;
 
 /// Entries asked for with attributes: about what fits the largest buffer of `getdents`. They
@@ -149,8 +150,12 @@ impl Adapter {
     /// writes back: they come on any handle that was once mapped, and always belong at their
     /// offset, also where that handle appends. Every other write through an appending handle goes
     /// to the end, wherever the kernel believes that to be.
+    ///
+    /// A write acts for whoever opened the handle, but for one thing: the kernel says which writer
+    /// may not keep the set-id bits (`FUSE_WRITE_KILL_SUIDGID`), and that is judged by `writer`.
     pub(crate) async fn write(
         &self,
+        writer: Requester,
         inode: InodeId,
         number: Number,
         offset: u64,
@@ -159,10 +164,14 @@ impl Adapter {
     ) -> Result<u32, Failure> {
         self.check_locks(number)?;
         let open = self.open_file(inode, number, true)?;
+        let mut file = open.file.clone();
+        if flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+            file = file.on_behalf_of(writer.caller());
+        }
         let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-            self.client.write_at(&open.file, offset, data).await?
+            self.client.write_at(&file, offset, data).await?
         } else {
-            self.client.write(&open.file, offset, data).await?
+            self.client.write(&file, offset, data).await?
         };
         Ok(u32::try_from(written).unwrap_or(u32::MAX))
     }

@@ -274,7 +274,7 @@ impl Filesystem for MinistryFilesystem {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -284,11 +284,11 @@ impl Filesystem for MinistryFilesystem {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let inode = self.inode(ino);
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         // The buffer belongs to fuser, which reads the next request into it.
         let data = Bytes::copy_from_slice(data);
         let work = move |adapter: Arc<Adapter>| async move {
-            adapter.write(inode, fh, offset, data, write_flags).await
+            adapter.write(who, inode, fh, offset, data, write_flags).await
         };
         self.serve("write", reply, work, |reply, written| reply.written(written));
     }
