@@ -22,10 +22,21 @@ pub const DIFFERENCES: &[Difference] = &[
          back to a name of their own and remove it",
     ),
     differs(
-        "size-1",
-        "ends at 16 TiB",
-        "a file lies in chunks on many nodes; what each of them can hold is another matter \
-         (`size-3`)",
+        "node-8",
+        "obeys its mode",
+        "the kernel opens fifos, sockets and devices itself, and asks a FUSE file system nothing \
+         where that judges permissions by itself",
+    ),
+    differs(
+        "ofd-3",
+        "tells -1 for an open file",
+        "the kernel's FUSE translates the number of a process, and -1 is none",
+    ),
+    differs(
+        "fallocate-3",
+        "makes room behind the end",
+        "whatever lies behind the end of a file counts as cut off, so that nothing of it ever \
+         shows; room there is not kept",
     ),
     differs(
         "fallocate-11",

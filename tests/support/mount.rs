@@ -26,6 +26,8 @@ impl Mount {
         std::fs::create_dir_all(path).expect("the mount point can be made");
         let mut command = Command::new(ministryctl);
         command.arg("mount").arg(path).arg("--foreground").arg("--identity").arg(identity);
+        // As a disk of this machine is mounted; a mount gives neither unless it is asked for.
+        command.args(["-o", "suid,dev"]);
         command.args(["--timeout", "30s"]);
         let mut process = spawner.start(command, log);
         wait::until_true(Duration::from_secs(30), "the mount is there", || {

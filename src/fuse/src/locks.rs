@@ -29,6 +29,10 @@ const LOOK_FOR_SIGNALS: [Duration; 2] = [Duration::from_millis(50), Duration::fr
 /// How long the beginning is.
 const BEGINNING: Duration = Duration::from_secs(2);
 
+/// How long a lock that is held may be one whose file was just closed.
+const CLOSING: [Duration; 3] =
+    [Duration::from_millis(3), Duration::from_millis(7), Duration::from_millis(15)];
+
 /// What the kernel asks about locks.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
@@ -109,11 +113,11 @@ impl Adapter {
             (true, _) => WaitFor::Lock { find_deadlock: false },
         };
         let request = asked.request(asked.owner(call), mode, wait);
+        if wait == WaitFor::Nothing {
+            return self.try_lock(&asked.caller, &request).await;
+        }
         let interrupted = CancellationToken::new();
         let lock = self.client.lock(&asked.caller, &request, &interrupted);
-        if wait == WaitFor::Nothing {
-            return Ok(lock.await?);
-        }
         tokio::pin!(lock);
         tokio::select! {
             biased;
@@ -121,6 +125,19 @@ impl Adapter {
             () = signalled(asked.thread) => interrupted.cancel(),
         }
         Ok(lock.await?)
+    }
+
+    /// Takes a lock that nobody has. Who has it may just have closed the file: the kernel tells us of
+    /// the last close only after `close` has returned, so a refusal is given a moment.
+    async fn try_lock(&self, caller: &Caller, request: &LockRequest) -> Result<(), Failure> {
+        let never = CancellationToken::new();
+        for moment in CLOSING {
+            match self.client.lock(caller, request, &never).await {
+                Err(FsError::Locked) => sleep(moment).await,
+                result => return Ok(result?),
+            }
+        }
+        Ok(self.client.lock(caller, request, &never).await?)
     }
 
     async fn unlock(&self, asked: &Asked, call: Option<LockCall>) -> Result<(), Failure> {

@@ -24,7 +24,7 @@ impl Work<'_> {
         let mut record = self.records().inode(inode)?;
         self.check_size(&record, set)?;
         self.check_times_now(&record, set)?;
-        self.check_owner(&record.attributes, set)?;
+        self.check_owner(&record, set)?;
         if let Some(size) = set.size
             && self.resize(&mut record, size)? == Resized::NotInline
         {
@@ -63,7 +63,8 @@ impl Work<'_> {
         self.records().check(self.caller, record, WRITE)
     }
 
-    fn check_owner(&self, of: &Attributes, set: &SetAttributes) -> Ruled<()> {
+    fn check_owner(&self, record: &InodeRecord, set: &SetAttributes) -> Ruled<()> {
+        let of = &record.attributes;
         if set.permissions.is_some() && of.kind == FileKind::Symlink {
             return Err(FsError::NotSupported.into());
         }
@@ -75,9 +76,13 @@ impl Work<'_> {
         let may_chown = |uid: u32| caller.is_root() || (is_owner && uid == of.uid);
         let may_chgrp =
             |gid: u32| caller.is_root() || (is_owner && (caller.in_group(gid) || gid == of.gid));
-        // `chown` of nothing is anybody's, but not where it takes the set-id bits.
+        // `chown` of nothing is anybody's, but where it takes the set-id bits only theirs who could
+        // take them by a write: the kernel asks for the same before a write.
         let takes_set_ids = is_chown(set) && permissions::after_chown(caller, of) != of.permissions;
-        let wants_ownership = set.permissions.is_some() || chooses_time(set) || takes_set_ids;
+        if takes_set_ids && set.uid.is_none() && set.gid.is_none() && !self.may_strip(record)? {
+            return Err(FsError::NotPermitted.into());
+        }
+        let wants_ownership = set.permissions.is_some() || chooses_time(set);
         let allowed = set.uid.is_none_or(may_chown)
             && set.gid.is_none_or(may_chgrp)
             && (!wants_ownership || permissions::owns(caller, of));

@@ -301,13 +301,18 @@ const CASES: &[Case] = &[
         s.root.truncate("l", 1).ok();
         s.has_size("f", 1);
     }),
-    case("size-1", "A file can be made 16 TiB long and longer, up to 2^63-1 bytes.", |s| {
+    case("size-1", "A file can be made 16 TiB less 4 KiB long; longer is `EFBIG`.", |s| {
         let file = s.root.create("f", 0o644).ok();
-        for size in [1 << 44, 1 << 60, i64::MAX] {
+        let longest = (1 << 44) - 4096;
+        for size in [1 << 40, longest] {
             s.root.ftruncate(&file, size).ok();
             s.has_size("f", size);
         }
-        s.root.pread(&file, 4, 1 << 50).gives_bytes([0; 4]);
+        s.root.pread(&file, 4, longest - 4).gives_bytes([0; 4]);
+        for size in [longest + 4096, 1 << 60, i64::MAX] {
+            s.root.ftruncate(&file, size).fails(EFBIG);
+            s.has_size("f", longest);
+        }
         s.root.ftruncate(&file, 0).ok();
     }),
     case("size-2", "A file of several TiB takes bytes anywhere.", |s| {
