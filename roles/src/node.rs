@@ -48,7 +48,7 @@ use crate::government::{GovernmentMachine, Order, OrderReply, Proposal};
 use crate::minister::Office;
 use crate::network::PeerNetwork;
 use crate::president::sights::Sights;
-use crate::services::Doors;
+use crate::services::{Admission, Doors};
 use crate::storekeeper::{Storekeeper, Threads};
 
 /// The node that begins a cluster holds its authority until the cluster log does.
@@ -131,6 +131,7 @@ pub(crate) struct NodeContext {
     pub groups: Groups,
     pub sights: Sights,
     pub storekeeper: Arc<Storekeeper>,
+    pub admission: Admission,
     profile: NodeProfile,
     peers: Peers,
     seeds: Vec<SocketAddr>,
@@ -353,6 +354,7 @@ impl Node {
             groups,
             sights: Sights::default(),
             storekeeper: Arc::new(storekeeper),
+            admission: Admission::default(),
             profile: parts.profile,
             peers,
             seeds: parts.seeds,

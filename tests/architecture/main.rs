@@ -1,5 +1,7 @@
 //! The direction of dependencies between the crates, and rules about the source as a whole.
 
+mod limits;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;

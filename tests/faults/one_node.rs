@@ -1,5 +1,6 @@
 //! One node is killed, stopped or paused under load, and comes back.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use ministry_tests::load::{Kind, Load, Operation};
@@ -139,6 +140,47 @@ fn a_node_that_is_killed_and_comes_back_costs_time_but_no_error() {
 
 fn folder(ministry: u64) -> String {
     if ministry == 1 { "served".to_owned() } else { format!("{ministry}/served") }
+}
+
+/// What is written and not synced is in the memory of the minister and of the mount alone.
+#[test]
+fn what_was_written_and_not_synced_survives_the_death_of_its_minister() {
+    let mut cluster = Cluster::with_two_mounts();
+    for round in 0..6 {
+        let (top, other) = (cluster.mount(0).to_owned(), cluster.mount(1).to_owned());
+        let minister = cluster.minister(1);
+        // Large enough to lie in chunks; another mount has a part in every second file.
+        let mut expected = Vec::new();
+        for number in 0..40 {
+            let name = format!("unsynced-{round}-{number}");
+            let mut content = vec![number as u8; if number % 2 == 0 { 700 } else { 9_000 }];
+            std::fs::write(top.join(&name), &content).unwrap();
+            expected.push((name, content.clone()));
+            if number % 4 < 2 {
+                continue;
+            }
+            let mut file =
+                std::fs::OpenOptions::new().append(true).open(other.join(&expected[number].0));
+            file.as_mut().unwrap().write_all(b"from the other mount").unwrap();
+            content.extend(b"from the other mount");
+            expected[number].1 = content;
+        }
+        let times: Vec<_> = expected
+            .iter()
+            .map(|(name, _)| std::fs::metadata(top.join(name)).unwrap().modified().unwrap())
+            .collect();
+        cluster.kill_node(minister);
+        for ((name, content), time) in expected.iter().zip(times) {
+            let found = std::fs::read(other.join(name)).unwrap();
+            assert!(found == *content, "{name}: {} bytes of {}", found.len(), content.len());
+            let modified = std::fs::metadata(top.join(name)).unwrap().modified().unwrap();
+            assert_eq!(modified, time, "{name}");
+        }
+        assert_ne!(cluster.minister(1), minister, "nobody else was appointed");
+        cluster.start_node(minister);
+        cluster.wait_until_serving();
+    }
+    cluster.assert_all_run();
 }
 
 #[test]

@@ -238,8 +238,6 @@ fn records_appended_at_once_are_all_there_and_whole() {
 }
 
 #[test]
-#[ignore = "does not hold yet: two mounts that append at once to a file in chunks take the same \
-            place, and records are lost; see what does not hold in the client's write.rs"]
 fn records_appended_on_both_mounts_at_once_to_a_file_in_chunks_are_all_there() {
     let mut cluster = Cluster::with_two_mounts();
     append_at_once(&cluster, "two-mounts", &[0, 1], 250);

@@ -3,15 +3,21 @@
 //! Each test starts a cluster of its own, which takes under a second. Needs root and the Debian
 //! packages that tests/run installs; see tests/README.md.
 
+mod acls;
 mod coherence;
 mod content;
 mod damage;
 mod exerciser;
+mod file_handles;
+mod listing;
 mod locked_doors;
+mod locks;
 mod ministries;
+mod mounting;
 mod names;
 mod operator;
 mod orphans;
+mod overload;
 mod permissions;
 mod programs;
 mod scripts;

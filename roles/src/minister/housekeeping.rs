@@ -37,12 +37,17 @@ impl Office {
     ///
     /// Cancel safety: safe; every step can be repeated.
     pub async fn keep_house(self: Arc<Self>) {
+        tokio::join!(self.keep_rounds(), self.keep_settled());
+    }
+
+    async fn keep_rounds(&self) {
         let mut ticks = interval(ROUND);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             self.yield_lead().await;
             let Some(epoch) = self.serves() else { continue };
+            self.measure_locks();
             if let Err(refusal) = self.round(epoch).await {
                 tracing::debug!(ministry = %self.ministry, %refusal, "housekeeping goes on later");
             }
@@ -61,6 +66,9 @@ impl Office {
             tracing::info!(ministry = %self.ministry, %session, "its client is silent: it ends");
             metrics::counter!("ministry_minister_sessions_expired_total").increment(1);
             self.sessions.remove(session);
+            let memory = self.memory();
+            memory.soft.forget_session(session);
+            memory.reclaim.forget(session);
             self.command(&Command::EndSession { epoch, session }).await?;
         }
         Ok(())

@@ -14,6 +14,7 @@ use ministry_types::{Epoch, LogIndex, MinistryId, NodeId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::locks::LockWaits;
 use crate::government::kv_failed;
 use crate::snapshot;
 
@@ -23,6 +24,8 @@ pub struct NamespaceMachine {
     kv: Arc<dyn Kv>,
     applied: Mutex<Applied>,
     reign: watch::Sender<Option<(Epoch, NodeId)>>,
+    /// Those who wait here to hear of a lock.
+    pub(super) lock_waits: LockWaits,
 }
 
 fn encode_applied(applied: &Applied) -> Vec<u8> {
@@ -50,6 +53,7 @@ impl NamespaceMachine {
             kv,
             applied: Mutex::default(),
             reign: watch::Sender::new(None),
+            lock_waits: LockWaits::default(),
         };
         machine.load()?;
         Ok(machine)
@@ -61,6 +65,7 @@ impl NamespaceMachine {
         let reign = self.namespace.reign(self.reader()).map_err(kv_failed)?;
         *self.applied.lock() = applied;
         self.reign.send_replace(reign);
+        self.lock_waits.wake_all();
         Ok(())
     }
 
@@ -119,10 +124,12 @@ impl StateMachine for NamespaceMachine {
             applied.position = Some(committed.position);
             replies.push(reply);
         }
+        let settled = overlay.settled().to_vec();
         let mut writes = overlay.into_batch();
         writes.put(self.namespace.applied_key(), encode_applied(&applied));
         self.kv.write(writes).map_err(kv_failed)?;
         *self.applied.lock() = applied;
+        self.lock_waits.settled(&settled);
         if reigned {
             let reign = self.namespace.reign(self.reader()).map_err(kv_failed)?;
             self.reign.send_replace(reign);

@@ -12,10 +12,15 @@
 
 mod data_errands;
 mod housekeeping;
+mod locks;
 mod machine;
 mod office;
+mod reclaim;
 mod reign;
 mod sessions;
+mod soft;
+mod turns;
+mod writes;
 
 pub use machine::NamespaceMachine;
 pub use office::{Office, Surroundings};

@@ -1,27 +1,35 @@
 //! One ministry on one node, as clients and the president meet it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use ministry_namespace::{Command, CommandReply, QueryRefusal};
+use ministry_namespace::{Command, CommandReply, QueryRefusal, SoftView};
 use ministry_raft::{Group, ProposeError, Proposed, ReadError};
 use ministry_transport::data_stream::DataStreams;
 use ministry_types::government::ClusterMap;
+use ministry_types::kv::{KvError, KvRead};
 use ministry_types::limits::{ATTEMPT_TIMEOUT, SESSION_TIMEOUT};
+use ministry_types::operations::Outcome;
 use ministry_types::{
     ClientId, Epoch, FsError, InodeId, LogIndex, MapVersion, MinistryId, NodeId, SessionId,
 };
 use ministry_wire::minister::{
-    ChangeReply, ChangeRequest, KeepAliveReply, KeepAliveRequest, QueryReply, QueryRequest, Refusal,
+    ChangeReply, ChangeRequest, KeepAliveReply, KeepAliveRequest, QueryReply, QueryRequest,
+    Refusal, ReignId,
 };
 use ministry_wire::node::{GroupReport, Handover, NodeRefusal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::machine::NamespaceMachine;
+use super::reclaim::Reclaim;
 use super::sessions::Sessions;
+use super::soft::SoftTable;
+use super::turns::Turns;
 use crate::clock::Clock;
 
 /// Removed files named in one answer to a sign of life.
@@ -51,6 +59,32 @@ pub struct Office {
     pub(super) serving: AtomicU64,
     /// The newest appointment that this node has heard of, whoever it names.
     pub(super) newest: watch::Sender<Epoch>,
+    /// What the reign has in memory alone.
+    memory: ArcSwap<Memory>,
+}
+
+/// What a minister has in memory alone: gone with the reign.
+pub(super) struct Memory {
+    /// Writes and times of access that are not logged.
+    pub soft: Arc<SoftTable>,
+    /// Turns to append.
+    pub turns: Arc<Turns>,
+    /// What the minister before had not logged.
+    pub reclaim: Reclaim,
+    /// Which reign.
+    pub reign: ReignId,
+}
+
+impl Memory {
+    /// The beginning of a reign in which these sessions have to be heard.
+    pub fn new(reign: ReignId, sessions: BTreeSet<SessionId>) -> Arc<Memory> {
+        Arc::new(Memory {
+            reign,
+            soft: Arc::default(),
+            turns: Arc::default(),
+            reclaim: Reclaim::new(sessions),
+        })
+    }
 }
 
 impl Office {
@@ -69,7 +103,18 @@ impl Office {
             sessions: Sessions::default(),
             serving: AtomicU64::new(0),
             newest: watch::Sender::new(Epoch(0)),
+            memory: ArcSwap::new(Memory::new(ReignId::default(), BTreeSet::new())),
         })
+    }
+
+    /// What this reign has in memory.
+    pub(super) fn memory(&self) -> Arc<Memory> {
+        self.memory.load_full()
+    }
+
+    /// A reign begins.
+    pub(super) fn begin_memory(&self, memory: Arc<Memory>) {
+        self.memory.store(memory);
     }
 
     /// Which ministry.
@@ -114,7 +159,7 @@ impl Office {
         if self.serves().is_some() { self.sessions.count() } else { 0 }
     }
 
-    fn not_minister(&self) -> Refusal {
+    pub(super) fn not_minister(&self) -> Refusal {
         let map = self.surroundings.map.borrow();
         let entry = map.ministries.get(&self.ministry);
         let me = self.surroundings.me;
@@ -125,13 +170,13 @@ impl Office {
         }
     }
 
-    fn elsewhere(&self, owner: MinistryId) -> Refusal {
+    pub(super) fn elsewhere(&self, owner: MinistryId) -> Refusal {
         Refusal::WrongMinistry { owner, map_version: self.surroundings.map.borrow().version }
     }
 
     /// Refuses what another ministry owns, as far as the map of this node tells; the state itself
     /// has the last word, since the map may lag behind a handover.
-    fn check_ownership(&self, inode: InodeId) -> Result<(), Refusal> {
+    pub(super) fn check_ownership(&self, inode: InodeId) -> Result<(), Refusal> {
         let owner = self.surroundings.map.borrow().ownership.owner(inode);
         match owner {
             Some(owner) if owner != self.ministry => {
@@ -145,12 +190,37 @@ impl Office {
         }
     }
 
-    fn serving_for(&self, session: SessionId, client: ClientId) -> Result<Epoch, Refusal> {
+    /// The reign under which a session is served, and its memory.
+    pub(super) async fn serving_for(
+        &self,
+        session: SessionId,
+        client: ClientId,
+    ) -> Result<(Epoch, Arc<Memory>), Refusal> {
+        let (epoch, memory) = self.known_session(session, client)?;
+        if !memory.reclaim.was_heard(session) {
+            return Err(Refusal::ReclaimFirst { reign: memory.reign });
+        }
+        self.opened(&memory).await?;
+        Ok((epoch, memory))
+    }
+
+    /// As [`Office::serving_for`], also before the minister has heard everybody.
+    pub(super) fn known_session(
+        &self,
+        session: SessionId,
+        client: ClientId,
+    ) -> Result<(Epoch, Arc<Memory>), Refusal> {
         let epoch = self.serves().ok_or_else(|| self.not_minister())?;
         if !self.sessions.heard(session, client, Instant::now()) {
             return Err(Refusal::UnknownSession);
         }
-        Ok(epoch)
+        Ok((epoch, self.memory()))
+    }
+
+    /// Waits until the minister serves everybody.
+    async fn opened(&self, memory: &Memory) -> Result<(), Refusal> {
+        let opened = timeout(ATTEMPT_TIMEOUT, memory.reclaim.opened()).await;
+        opened.map_err(|_| Refusal::Busy { retry_after: Duration::from_millis(20) })
     }
 
     /// Puts a command into the log and answers what `apply` said, within [`ATTEMPT_TIMEOUT`].
@@ -194,16 +264,26 @@ impl Office {
         if !self.sessions.has_room() {
             return Err(Refusal::Busy { retry_after: Duration::from_secs(1) });
         }
-        self.command(&Command::OpenSession { epoch, session, client }).await?;
+        let memory = self.memory();
+        // A client that asks for it has written nothing in it, although the log may know it: the
+        // answer of the minister before was lost.
+        memory.reclaim.forget(session);
+        self.opened(&memory).await?;
+        let (_, reply) = self.command(&Command::OpenSession { epoch, session, client }).await?;
+        if reply != CommandReply::Done {
+            // The log has filled the last place since.
+            return Err(Refusal::Busy { retry_after: Duration::from_secs(1) });
+        }
         self.sessions.add(session, client, Instant::now());
-        self.alive(epoch, session)
+        self.alive(epoch, &memory, session)
     }
 
     /// Ends a session.
     pub async fn close_session(&self, session: SessionId, client: ClientId) -> Result<(), Refusal> {
-        let epoch = self.serving_for(session, client)?;
+        let (epoch, memory) = self.serving_for(session, client).await?;
         self.command(&Command::EndSession { epoch, session }).await?;
         self.sessions.remove(session);
+        memory.soft.forget_session(session);
         Ok(())
     }
 
@@ -214,20 +294,27 @@ impl Office {
         client: ClientId,
     ) -> Result<KeepAliveReply, Refusal> {
         let session = request.session;
-        let epoch = self.serving_for(session, client)?;
+        let (epoch, memory) = self.serving_for(session, client).await?;
         if !request.closed.is_empty() {
             let inodes = request.closed;
             self.command(&Command::ConfirmClosed { epoch, session, inodes }).await?;
         }
-        self.alive(epoch, session)
+        self.alive(epoch, &memory, session)
     }
 
-    fn alive(&self, epoch: Epoch, session: SessionId) -> Result<KeepAliveReply, Refusal> {
+    fn alive(
+        &self,
+        epoch: Epoch,
+        memory: &Memory,
+        session: SessionId,
+    ) -> Result<KeepAliveReply, Refusal> {
+        let logged_until = memory.soft.logged_until();
         let namespace = self.machine.namespace();
         let orphans = namespace
             .orphans_awaiting(self.machine.reader(), session, ORPHANS_PER_KEEP_ALIVE)
             .map_err(|_| Refusal::Unknown)?;
-        Ok(KeepAliveReply { epoch, orphans, lives_for: SESSION_TIMEOUT })
+        let reign = memory.reign;
+        Ok(KeepAliveReply { epoch, orphans, lives_for: SESSION_TIMEOUT, reign, logged_until })
     }
 
     /// Carries out a change.
@@ -236,24 +323,58 @@ impl Office {
         request: ChangeRequest,
         client: ClientId,
     ) -> Result<ChangeReply, Refusal> {
-        let epoch = self.serving_for(request.id.session, client)?;
+        let (epoch, memory) = self.serving_for(request.id.session, client).await?;
         self.check_ownership(request.operation.routing_inode())?;
         let started = Instant::now();
         let word = request.operation.word();
-        let command = Command::Change {
+        let reply = match self.without_log(&request, &memory).await? {
+            Some(reply) => reply,
+            None => self.by_log(request, epoch, &memory).await?,
+        };
+        metrics::histogram!("ministry_minister_change_seconds", "operation" => word)
+            .record(started.elapsed().as_secs_f64());
+        Ok(reply)
+    }
+
+    /// Puts a change into the log, behind what is unlogged of the object that it changes.
+    async fn by_log(
+        &self,
+        request: ChangeRequest,
+        epoch: Epoch,
+        memory: &Memory,
+    ) -> Result<ChangeReply, Refusal> {
+        let turn = super::writes::turn_of(&request.operation);
+        let (inode, session) = (request.operation.routing_inode(), request.id.session);
+        let begun = memory.soft.begin(request.operation.settles());
+        let change = Command::Change {
             epoch,
-            session: request.id.session,
+            session,
             slot: request.id.slot,
             sequence: request.id.sequence,
             caller: request.caller,
-            time: self.surroundings.clock.now(),
+            time: memory.soft.time(self.surroundings.clock.now()),
             operation: request.operation,
         };
+        let command = match &begun.unlogged {
+            None => change,
+            Some(unlogged) => Command::Settle {
+                epoch,
+                unlogged: vec![(**unlogged).clone()],
+                then: Some(Box::new(change)),
+            },
+        };
         let (index, reply) = self.command(&command).await?;
-        metrics::histogram!("ministry_minister_change_seconds", "operation" => word)
-            .record(started.elapsed().as_secs_f64());
+        begun.logged();
         match reply {
-            CommandReply::Change(result) => Ok(ChangeReply { index, result }),
+            CommandReply::Change(result) => {
+                let done = matches!(result, Ok(Outcome::Written { .. }));
+                if let Some(turn) = turn.filter(|_| done) {
+                    memory.turns.end(inode, session, turn, true);
+                }
+                let logged_until = memory.soft.logged_until();
+                let reign = memory.reign;
+                Ok(ChangeReply { index, result, reign, soft: None, logged_until })
+            }
             other => {
                 tracing::error!(ministry = %self.ministry, ?other, "not the answer to a change");
                 Err(Refusal::Unknown)
@@ -267,19 +388,18 @@ impl Office {
         request: QueryRequest,
         client: ClientId,
     ) -> Result<QueryReply, Refusal> {
-        self.serving_for(request.session, client)?;
+        let (_, memory) = self.serving_for(request.session, client).await?;
         self.check_ownership(request.query.routing_inode())?;
         let started = Instant::now();
-        let index = self.group.linearize(ATTEMPT_TIMEOUT).await.map_err(|error| match error {
-            ReadError::TimedOut => Refusal::Busy { retry_after: Duration::from_millis(20) },
-            ReadError::NotLeader { .. } | ReadError::Fatal(_) => self.not_minister(),
-        })?;
-        // The wait may have been long: a reign that ended meanwhile answers nothing.
-        self.serves().ok_or_else(|| self.not_minister())?;
-        let view = self.machine.view();
-        let namespace = self.machine.namespace();
-        let result = match namespace.query(&*view, &request.caller, &request.query) {
-            Ok(Ok(answer)) => Ok(answer),
+        let index = self.linearize().await?;
+        let answer = self.look(&memory, |view| {
+            self.machine.namespace().query(view, &request.caller, &request.query)
+        });
+        let result = match answer {
+            Ok(Ok(answer)) => {
+                self.note_access(&memory, &request.query, &answer);
+                Ok(answer)
+            }
             Ok(Err(QueryRefusal::Fs(error))) => Err(error),
             Ok(Err(QueryRefusal::Elsewhere { owner })) => return Err(self.elsewhere(owner)),
             Err(error) => {
@@ -290,6 +410,36 @@ impl Office {
         metrics::histogram!("ministry_minister_query_seconds", "query" => request.query.word())
             .record(started.elapsed().as_secs_f64());
         Ok(QueryReply { index, result })
+    }
+
+    /// Makes sure that this node is the minister and that a look at the state sees everything that
+    /// was acknowledged before.
+    pub(super) async fn linearize(&self) -> Result<LogIndex, Refusal> {
+        let index = self.group.linearize(ATTEMPT_TIMEOUT).await.map_err(|error| match error {
+            ReadError::TimedOut => Refusal::Busy { retry_after: Duration::from_millis(20) },
+            ReadError::NotLeader { .. } | ReadError::Fatal(_) => self.not_minister(),
+        })?;
+        // The wait may have been long: a reign that ended meanwhile answers nothing.
+        self.serves().ok_or_else(|| self.not_minister())?;
+        Ok(index)
+    }
+
+    /// Looks at the state with everything unlogged laid over it.
+    pub(super) fn look<T>(
+        &self,
+        memory: &Memory,
+        ask: impl Fn(&dyn KvRead) -> Result<T, KvError>,
+    ) -> Result<T, KvError> {
+        loop {
+            let removals = memory.soft.removals();
+            let base = self.machine.view();
+            let look_up = |inode| memory.soft.look_up(inode);
+            let answer = ask(&SoftView::new(*self.machine.namespace(), &*base, &look_up))?;
+            // What was taken away meanwhile may be neither in that state nor laid over it.
+            if memory.soft.removals() == removals {
+                return Ok(answer);
+            }
+        }
     }
 
     /// A step of a handover, from the president.

@@ -12,11 +12,11 @@ use std::time::Duration;
 use ministry_namespace::Command;
 use ministry_types::limits::ATTEMPT_TIMEOUT;
 use ministry_types::{Epoch, InodeId};
-use ministry_wire::minister::Refusal;
+use ministry_wire::minister::{Refusal, ReignId};
 use ministry_wire::node::Appointment;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::office::Office;
+use super::office::{Memory, Office};
 
 /// Between two tries to be elected.
 const TRY_AGAIN: Duration = Duration::from_millis(40);
@@ -142,9 +142,12 @@ impl Office {
         self.take_ranges(epoch).await?;
         let known = self.machine.namespace().sessions(self.machine.reader());
         let known = known.map_err(|_| Refusal::Unknown)?;
+        let incarnation = self.surroundings.clock.now().0;
+        let sessions = known.iter().map(|(session, _)| *session).collect();
+        self.begin_memory(Memory::new(ReignId { epoch, incarnation }, sessions));
         self.sessions.begin(known, Instant::now());
         self.serving.store(epoch.0, Ordering::Release);
-        Ok(())
+        self.reclaim_all(epoch).await
     }
 
     /// Makes the root directory, where this is the root ministry and it has none.

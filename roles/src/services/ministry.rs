@@ -6,17 +6,19 @@ use std::time::Duration;
 use ministry_transport::PeerIdentity;
 use ministry_types::government::ClusterMap;
 use ministry_types::limits::OPERATION_TIMEOUT;
-use ministry_types::{ClientId, Epoch, MapVersion, MinistryId, SessionId};
+use ministry_types::locks::LockProgress;
+use ministry_types::{ClientId, Epoch, FsError, InodeId, MapVersion, MinistryId, SessionId};
 use ministry_wire::hello::Subject;
 use ministry_wire::minister::{
-    ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest, Ministry, QueryReply,
-    QueryRequest, Refusal,
+    AppendTurn, AwaitLockRequest, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply,
+    KeepAliveRequest, Ministry, QueryReply, QueryRequest, ReclaimReply, ReclaimRequest, Refusal,
 };
 use tarpc::context::Context;
 use tokio::time::timeout;
 
 use crate::minister::Office;
 use crate::node::NodeContext;
+use crate::services::admission::{answer_bytes, change_bytes};
 
 #[derive(Clone)]
 pub(super) struct MinistryService {
@@ -50,6 +52,15 @@ impl MinistryService {
             }
         })
     }
+}
+
+/// Counts what is refused for want of room, here or further in.
+async fn counted<T>(request: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    let result = request.await;
+    if matches!(result, Err(Refusal::Busy { .. })) {
+        metrics::counter!("ministry_minister_busy_total").increment(1);
+    }
+    result
 }
 
 impl Ministry for MinistryService {
@@ -89,14 +100,55 @@ impl Ministry for MinistryService {
     }
 
     async fn change(self, _: Context, request: ChangeRequest) -> Result<ChangeReply, Refusal> {
-        self.office(request.ministry)?.change(request, self.client()).await
+        counted(async {
+            let _room = self.node.admission.admit(change_bytes(&request.operation))?;
+            self.office(request.ministry)?.change(request, self.client()).await
+        })
+        .await
     }
 
     async fn query(self, _: Context, request: QueryRequest) -> Result<QueryReply, Refusal> {
-        self.office(request.ministry)?.query(request, self.client()).await
+        counted(async {
+            let _room = self.node.admission.admit(answer_bytes(&request.query))?;
+            self.office(request.ministry)?.query(request, self.client()).await
+        })
+        .await
     }
 
     async fn usage(self, _: Context) -> Option<FsUsage> {
         self.node.usage()
+    }
+
+    async fn reclaim(self, _: Context, request: ReclaimRequest) -> Result<ReclaimReply, Refusal> {
+        self.office(request.ministry)?.reclaim(request, self.client()).await
+    }
+
+    async fn append_turn(
+        self,
+        _: Context,
+        ministry: MinistryId,
+        session: SessionId,
+        inode: InodeId,
+    ) -> Result<Result<AppendTurn, FsError>, Refusal> {
+        self.office(ministry)?.append_turn(session, inode, self.client()).await
+    }
+
+    async fn end_turn(
+        self,
+        _: Context,
+        ministry: MinistryId,
+        session: SessionId,
+        inode: InodeId,
+        turn: u64,
+    ) -> Result<(), Refusal> {
+        self.office(ministry)?.end_turn(session, inode, turn, self.client()).await
+    }
+
+    async fn await_lock(
+        self,
+        _: Context,
+        request: AwaitLockRequest,
+    ) -> Result<LockProgress, Refusal> {
+        self.office(request.ministry)?.await_lock(request, self.client()).await
     }
 }

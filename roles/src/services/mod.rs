@@ -4,6 +4,7 @@
 //! so) and which door they came through, and serves the connection to its end.
 
 mod admin;
+mod admission;
 mod join;
 mod ministry;
 mod node;
@@ -22,6 +23,8 @@ use ministry_wire::node::Node as _;
 use ministry_wire::raft::RaftDoor as _;
 
 use crate::node::NodeContext;
+
+pub(crate) use admission::Admission;
 
 /// All doors of a node.
 pub(crate) struct Doors {

@@ -13,19 +13,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ministry_transport::Peers;
-use ministry_types::limits::OPERATION_TIMEOUT;
+use ministry_types::limits::{OPERATION_TIMEOUT, SETTLE_INTERVAL};
 use ministry_types::operations::{Answer, Operation, Outcome, Query};
-use ministry_types::{Attributes, Caller, FsError, InodeId};
-use ministry_wire::minister::{ChangeRequest, QueryRequest, RequestId};
+use ministry_types::{Attributes, Caller, FsError, InodeId, MinistryId, SessionId};
+use ministry_wire::minister::{
+    AppendTurn, ChangeReply, ChangeRequest, QueryRequest, RequestId, UnloggedWrite,
+};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use tokio::time::{Instant, timeout_at};
 
 use crate::file_data::FileData;
+use crate::locks::LockBook;
 use crate::open_files::OpenTable;
 use crate::retry::{Attempt, Backoff, Refused};
 use crate::routing::Ministries;
 use crate::sessions::{Session, Sessions};
+use crate::unlogged;
 
 /// What all calls of one client share.
 pub(crate) struct Core {
@@ -39,6 +43,8 @@ pub(crate) struct Core {
     pub sessions: Arc<Sessions>,
     /// What is open.
     pub open_files: Arc<OpenTable>,
+    /// The locks.
+    pub locks: Arc<LockBook>,
     /// The chunks.
     pub data: Arc<dyn FileData>,
     /// The only source of chance.
@@ -79,12 +85,24 @@ impl Core {
     ///
     /// Cancel safety: dropping it leaves the outcome unknown, as every lost reply does.
     pub async fn change(&self, caller: &Caller, operation: Operation) -> Result<Outcome, FsError> {
+        self.change_in(caller, operation).await.map(|(_, outcome)| outcome)
+    }
+
+    /// As [`Core::change`]; answers the session too under which it was done.
+    pub async fn change_in(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+    ) -> Result<(SessionId, Outcome), FsError> {
         let inode = operation.routing_inode();
         let mut backoff = Backoff::new();
         loop {
             let session = self.session_of(inode, &mut backoff).await;
+            if operation.is_write() {
+                self.wait_for_room(&session).await;
+            }
             match self.change_once(caller, &operation, &session, &mut backoff).await {
-                Tried::Answered(result) => return result,
+                Tried::Answered(result) => return result.map(|outcome| (session.id, outcome)),
                 Tried::NotDone => {}
                 Tried::Lost if is_harmless_twice(&operation) => {}
                 Tried::Lost => {
@@ -120,22 +138,22 @@ impl Core {
             });
             match attempt.await {
                 Attempt::Done(reply) => {
-                    self.ministries.saw(ministry, reply.index);
-                    return Tried::Answered(reply.result);
+                    if self.acknowledged(ministry, id, caller, operation, &reply) {
+                        return Tried::Answered(reply.result);
+                    }
+                    doubtful = true;
+                    self.wait(backoff).await;
                 }
                 Attempt::Unknown(doubt) => {
                     doubtful = true;
                     self.ministries.after_doubt(doubt, backoff).await;
                 }
                 Attempt::NotDone(refused) => {
-                    if refused == Refused::UnknownSession {
-                        self.sessions.lost(session);
-                    }
                     if refused == Refused::Stale {
                         tracing::error!(?id, "a slot has seen a later change than its own");
                         return Tried::Lost;
                     }
-                    self.ministries.after_refusal(refused, backoff).await;
+                    self.after_refusal(session, refused, backoff).await;
                     if self.ministries.is_end(ministry, refused) {
                         return if doubtful { Tried::Lost } else { Tried::NotDone };
                     }
@@ -144,11 +162,56 @@ impl Core {
         }
     }
 
+    /// Takes note of an answer. `false`: it came from a minister that was replaced meanwhile, and
+    /// its successor does not know of the change.
+    fn acknowledged(
+        &self,
+        ministry: MinistryId,
+        id: RequestId,
+        caller: &Caller,
+        operation: &Operation,
+        reply: &ChangeReply,
+    ) -> bool {
+        if let (Some(mark), Ok(Outcome::Written { offset, .. })) = (reply.soft, &reply.result) {
+            let write = UnloggedWrite {
+                slot: id.slot,
+                sequence: id.sequence,
+                caller: caller.clone(),
+                time: mark.time,
+                operation: unlogged::placed(operation, *offset),
+            };
+            if !self.sessions.unlogged.keep(ministry, mark, write) {
+                return false;
+            }
+        }
+        self.ministries.saw(ministry, reply.index);
+        self.sessions.unlogged.logged(ministry, reply.reign, reply.logged_until);
+        true
+    }
+
+    /// Waits while too many writes of this client are not logged.
+    async fn wait_for_room(&self, session: &Arc<Session>) {
+        while self.sessions.unlogged.is_full() {
+            tokio::time::sleep(SETTLE_INTERVAL / 2).await;
+            self.sessions.refresh(session).await;
+        }
+    }
+
     /// Asks a question. Tries until it is dropped.
     ///
     /// Cancel safety: safe.
     pub async fn query(&self, caller: &Caller, query: Query) -> Result<Answer, FsError> {
         let inode = query.routing_inode();
+        self.query_in(caller, inode, |_| query.clone()).await.map(|(_, answer)| answer)
+    }
+
+    /// As [`Core::query`], for a question that names the session under which it is asked.
+    pub async fn query_in(
+        &self,
+        caller: &Caller,
+        inode: InodeId,
+        query: impl Fn(SessionId) -> Query,
+    ) -> Result<(SessionId, Answer), FsError> {
         let mut backoff = Backoff::new();
         loop {
             let session = self.session_of(inode, &mut backoff).await;
@@ -158,7 +221,7 @@ impl Core {
                 session: session.id,
                 caller: caller.clone(),
                 seen: self.ministries.seen(ministry),
-                query: query.clone(),
+                query: query(session.id),
             };
             let attempt = self.ministries.attempt(ministry, |client, context| async move {
                 client.query(context, request).await
@@ -166,17 +229,57 @@ impl Core {
             match attempt.await {
                 Attempt::Done(reply) => {
                     self.ministries.saw(ministry, reply.index);
-                    return reply.result;
+                    return reply.result.map(|answer| (session.id, answer));
                 }
                 Attempt::Unknown(doubt) => self.ministries.after_doubt(doubt, &mut backoff).await,
                 Attempt::NotDone(refused) => {
-                    if refused == Refused::UnknownSession {
-                        self.sessions.lost(&session);
-                    }
-                    self.ministries.after_refusal(refused, &mut backoff).await;
+                    self.after_refusal(&session, refused, &mut backoff).await;
                 }
             }
         }
+    }
+
+    /// Waits for the turn to append to a file. Tries until it is dropped.
+    ///
+    /// Cancel safety: a turn that nobody takes delivery of ends by itself.
+    pub async fn append_turn(&self, inode: InodeId) -> Result<AppendTurn, FsError> {
+        let mut backoff = Backoff::new();
+        loop {
+            let session = self.session_of(inode, &mut backoff).await;
+            let (ministry, id) = (session.ministry, session.id);
+            let attempt = self.ministries.attempt(ministry, |client, context| async move {
+                client.append_turn(context, ministry, id, inode).await
+            });
+            match attempt.await {
+                Attempt::Done(turn) => return turn,
+                Attempt::Unknown(doubt) => self.ministries.after_doubt(doubt, &mut backoff).await,
+                Attempt::NotDone(refused) => {
+                    self.after_refusal(&session, refused, &mut backoff).await;
+                }
+            }
+        }
+    }
+
+    /// Gives back a turn that was not used to the end: best effort, it ends by itself.
+    pub async fn end_turn(&self, inode: InodeId, turn: u64) {
+        let session = self.session_of(inode, &mut Backoff::new()).await;
+        let (ministry, id) = (session.ministry, session.id);
+        let attempt = self.ministries.attempt(ministry, |client, context| async move {
+            client.end_turn(context, ministry, id, inode, turn).await
+        });
+        if !matches!(attempt.await, Attempt::Done(())) {
+            tracing::debug!(%inode, turn, "a turn to append was not given back");
+        }
+    }
+
+    /// What every attempt does about a refusal.
+    async fn after_refusal(&self, session: &Arc<Session>, refused: Refused, backoff: &mut Backoff) {
+        match refused {
+            Refused::UnknownSession => self.sessions.lost(session),
+            Refused::ReclaimFirst(reign) => self.sessions.reclaim(session, Some(reign)).await,
+            _ => {}
+        }
+        self.ministries.after_refusal(refused, backoff).await;
     }
 
     /// The session with the ministry that owns an inode.
@@ -226,10 +329,16 @@ impl Core {
 /// between.
 fn is_harmless_twice(operation: &Operation) -> bool {
     match operation {
+        // Locks end with the session under which the outcome was lost.
+        Operation::Lock { .. }
+        | Operation::Unlock { .. }
+        | Operation::CancelLock { .. }
+        | Operation::InsistLock { .. } => true,
         // They only ever raise the size; and a moved-out file refuses a second move.
-        Operation::ReportWrite { .. } | Operation::Extend { .. } | Operation::MoveOut { .. } => {
-            true
-        }
+        Operation::ReportWrite { .. }
+        | Operation::Extend { .. }
+        | Operation::MoveOut { .. }
+        | Operation::Settle { .. } => true,
         _ => false,
     }
 }

@@ -26,6 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::calls::Core;
 use crate::data::DataPath;
 use crate::file_data::FileData;
+use crate::locks::{LockBook, LockTasks};
 use crate::maps::{self, MapCache, POLLERS, Poller};
 use crate::open_files::OpenTable;
 use crate::retry::Backoff;
@@ -86,6 +87,8 @@ pub enum ConnectError {
 #[derive(Clone)]
 pub struct Client {
     pub(crate) core: Arc<Core>,
+    // Beside the core, which its tasks use: it ends with the last clone.
+    pub(crate) lock_tasks: Arc<LockTasks>,
     // Declared after the core, so that the pollers go when nobody uses the map any more.
     _pollers: Arc<Vec<AbortOnDropHandle<()>>>,
 }
@@ -133,10 +136,15 @@ impl Client {
         let pollers = Arc::new(pollers.collect());
         let open_files = Arc::new(OpenTable::default());
         let ministries = Arc::new(Ministries::new(maps, peers.clone(), Arc::clone(&rng)));
-        let sessions =
-            Sessions::new(Arc::clone(&ministries), Arc::clone(&open_files), Arc::clone(&rng));
-        let core = Core { ministries, peers, seeds, sessions, open_files, data, rng };
-        Ok(Client { core: Arc::new(core), _pollers: pollers })
+        let locks = Arc::new(LockBook::default());
+        let sessions = Sessions::new(
+            Arc::clone(&ministries),
+            Arc::clone(&open_files),
+            Arc::clone(&locks),
+            Arc::clone(&rng),
+        );
+        let core = Core { ministries, peers, seeds, sessions, open_files, locks, data, rng };
+        Ok(Client { core: Arc::new(core), lock_tasks: Arc::default(), _pollers: pollers })
     }
 
     /// The newest map of the cluster, and every newer one as it comes.
@@ -149,9 +157,10 @@ impl Client {
         self.core.operation("statfs", |_| self.core.usage()).await
     }
 
-    /// Ends all sessions, so that nobody waits for this client. What is still under way goes on
-    /// under new ones.
+    /// Waits until every write is in the log, and ends all sessions, so that nobody waits for this
+    /// client. What is still under way goes on under new ones.
     pub async fn shutdown(&self) {
+        self.core.sessions.settle_all().await;
         self.core.sessions.close_all().await;
     }
 }

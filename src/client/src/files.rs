@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::Client;
 use crate::calls::{Core, unexpected};
-use crate::names::NewObject;
+use crate::names::{NewMode, NewObject};
 use crate::open_files::{FileHandle, OpenFlags, Opened};
 use crate::retry::Backoff;
 
@@ -36,15 +36,16 @@ impl Client {
         caller: &Caller,
         parent: InodeId,
         name: &[u8],
-        permissions: u32,
+        mode: impl Into<NewMode>,
         flags: OpenFlags,
         exclusive: bool,
     ) -> Result<(Attributes, FileHandle), FsError> {
         let core = &self.core;
+        let NewMode { permissions, umask } = mode.into();
         let create = async |deadline| {
             let mut backoff = Backoff::new();
             loop {
-                let new = NewObject::file(permissions);
+                let new = NewObject { umask, ..NewObject::file(permissions) };
                 let error = match core.create(caller, parent, name, new).await {
                     Ok(attributes) => return core.opened_new(caller, attributes, flags),
                     Err(FsError::Exists) if exclusive => return Err(FsError::Exists),
@@ -66,7 +67,8 @@ impl Client {
         core.operation("create_and_open", create).await
     }
 
-    /// What `close` does through one descriptor: nothing is held back, so there is nothing to do.
+    /// What `close` does through one descriptor: nothing. What was written has been told to the
+    /// minister; the log has it a moment later, whoever lives on of the two.
     pub async fn flush(&self, _handle: &FileHandle) -> Result<(), FsError> {
         Ok(())
     }

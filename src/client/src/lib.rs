@@ -27,10 +27,12 @@
 //! | [`client`] | connecting, the map, the end |
 //! | [`names`] | calls about names and attributes |
 //! | [`files`], [`read`], [`write`], [`space`] | open files |
+//! | [`locks`] | advisory locks, and which of them to give back at close |
 //! | [`open_files`] | which inodes are open here, and what is known of them |
 //! | `calls` | one change or question, until it is answered |
 //! | `sessions`, `slots` | what makes a change happen exactly once |
 //! | `routing`, `maps` | from an inode to the minister who answers for it |
+//! | `unlogged` | writes that the minister has not logged yet |
 //! | `retry` | outcomes of an attempt, and waits between them |
 //! | [`data`], [`file_data`] | the chunks of files, on storage nodes |
 //!
@@ -44,6 +46,7 @@ pub mod client;
 pub mod data;
 pub mod file_data;
 pub mod files;
+pub mod locks;
 pub mod names;
 pub mod open_files;
 pub mod read;
@@ -56,8 +59,10 @@ mod retry;
 mod routing;
 mod sessions;
 mod slots;
+mod unlogged;
 
 pub use client::{Client, ClientConfig, ConnectError, DataSetup};
 pub use file_data::FileData;
-pub use names::{Listing, NewObject};
+pub use locks::{LockRequest, WaitFor};
+pub use names::{Listing, NewMode, NewObject};
 pub use open_files::{FileHandle, OpenFlags};

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use futures::StreamExt;
-use ministry_types::limits::LISTING_ENTRIES_MAX;
+use ministry_types::limits::{LISTING_ENTRIES_MAX, PATH_STEPS_MAX};
 use ministry_types::operations::{
     Answer, Entry, Name, Operation, Outcome, Query, RenameMode, SetAttributes, XattrMode,
 };
@@ -19,26 +19,42 @@ use crate::retry::Backoff;
 
 /// Questions for the attributes of one listing that are under way at the same time.
 const LISTING_QUESTIONS: usize = 16;
-/// Steps of a path; deeper is taken for damage. The kernel allows half as many.
-const PATH_STEPS_MAX: usize = 4096;
 
 /// A new object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewObject {
     /// What to make.
     pub kind: FileKind,
-    /// Permission bits, the umask already taken off.
+    /// Permission bits as they are wanted.
     pub permissions: u32,
+    /// Bits to take off, unless the directory has a default access control list.
+    pub umask: u32,
     /// Device number of a device node, else 0.
     pub device: u64,
     /// Target of a symbolic link, else empty.
     pub target: Vec<u8>,
 }
 
+/// The mode that a new file is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewMode {
+    /// Permission bits as they are wanted.
+    pub permissions: u32,
+    /// Bits to take off, unless the directory has a default access control list.
+    pub umask: u32,
+}
+
+impl From<u32> for NewMode {
+    fn from(permissions: u32) -> NewMode {
+        NewMode { permissions, umask: 0 }
+    }
+}
+
 impl NewObject {
     /// An ordinary file.
     pub fn file(permissions: u32) -> NewObject {
-        NewObject { kind: FileKind::Regular, permissions, device: 0, target: Vec::new() }
+        let target = Vec::new();
+        NewObject { kind: FileKind::Regular, permissions, umask: 0, device: 0, target }
     }
 
     /// A directory.
@@ -332,9 +348,10 @@ impl Core {
         name: &[u8],
         new: NewObject,
     ) -> Result<Attributes, FsError> {
-        let NewObject { kind, permissions, device, target } = new;
+        let NewObject { kind, permissions, umask, device, target } = new;
         let name = name.to_vec();
-        let operation = Operation::Create { parent, name, kind, permissions, device, target };
+        let operation =
+            Operation::Create { parent, name, kind, permissions, umask, device, target };
         match self.change(caller, operation).await? {
             Outcome::Attributes(attributes) => Ok(self.learned(attributes)),
             other => Err(unexpected("create", &other)),

@@ -11,12 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use ministry_types::limits::OPEN_FILES_MAX;
 use ministry_types::{Attributes, Caller, FsError, InodeId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Inodes open at the same time.
-const OPEN_INODES_MAX: usize = 1 << 20;
 /// Inodes of which is remembered that "not open here" was said. They have no name any more: what
 /// falls out is at worst opened by a request that was long under way, and its reads answer `ESTALE`
 /// once it is purged.
@@ -37,12 +36,20 @@ pub struct OpenFlags {
     pub append: bool,
     /// Cuts the file to nothing first.
     pub truncate: bool,
+    /// Reading leaves the time of access as it is (`O_NOATIME`).
+    pub no_access_time: bool,
 }
 
 impl OpenFlags {
     /// To read only.
-    pub const READ: OpenFlags =
-        OpenFlags { read: true, write: false, execute: false, append: false, truncate: false };
+    pub const READ: OpenFlags = OpenFlags {
+        read: true,
+        write: false,
+        execute: false,
+        append: false,
+        truncate: false,
+        no_access_time: false,
+    };
     /// To read and write.
     pub const READ_WRITE: OpenFlags = OpenFlags { write: true, ..OpenFlags::READ };
 }
@@ -142,8 +149,8 @@ impl OpenTable {
         if inner.given_up.contains(&inode) {
             return Err(FsError::Stale);
         }
-        if inner.open.len() >= OPEN_INODES_MAX && !inner.open.contains_key(&inode) {
-            return Err(FsError::Overloaded);
+        if inner.open.len() >= OPEN_FILES_MAX && !inner.open.contains_key(&inode) {
+            return Err(FsError::TooManyOpenFiles);
         }
         let entry = inner.open.entry(inode).or_insert_with(|| Entry {
             file: Arc::new(OpenFile {

@@ -61,7 +61,7 @@ impl Core {
         let mut backoff = Backoff::new();
         let mut guess = handle.file().known().and_then(|known| part(&known, offset, length));
         loop {
-            let contents = self.content(caller, inode);
+            let contents = self.content(caller, inode, !handle.flags.no_access_time);
             let (content, mut bytes) = match guess.take() {
                 Some(guess) => {
                     let reading = self.read_part(inode, &guess, deadline);
@@ -90,13 +90,14 @@ impl Core {
         }
     }
 
-    /// Attributes of a file, and its content while it is inline.
+    /// Attributes of a file, and its content while it is inline. `access`: a program reads it.
     pub(crate) async fn content(
         &self,
         caller: &Caller,
         inode: InodeId,
+        access: bool,
     ) -> Result<(Attributes, Option<Bytes>), FsError> {
-        match self.query(caller, Query::Read { inode }).await? {
+        match self.query(caller, Query::Read { inode, access }).await? {
             Answer::Content { attributes, inline } => Ok((self.learned(attributes), inline)),
             other => Err(unexpected("read", &other)),
         }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use ministry_types::MapVersion;
+use ministry_wire::minister::ReignId;
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -42,6 +43,8 @@ pub(crate) enum Refused {
     Stale,
     /// Too much under way there.
     Busy(Duration),
+    /// A new minister wants to hear of unlogged writes first.
+    ReclaimFirst(ReignId),
 }
 
 /// Why the outcome is not known.
@@ -68,6 +71,7 @@ impl Refused {
             Refused::UnknownSession => "unknown_session",
             Refused::Stale => "stale",
             Refused::Busy(_) => "busy",
+            Refused::ReclaimFirst(_) => "reclaim_first",
         }
     }
 }

@@ -63,6 +63,26 @@ impl Ministries {
         self.maps.newest().ownership.owner(inode)
     }
 
+    /// The newest appointment for a ministry that this client has heard of.
+    pub fn epoch(&self, ministry: MinistryId) -> Epoch {
+        self.route(ministry).map_or(Epoch(0), |route| route.epoch)
+    }
+
+    /// Waits until an appointment newer than `known` is heard of.
+    pub async fn newer_epoch(&self, ministry: MinistryId, known: Epoch) -> Epoch {
+        let mut maps = self.maps.watch();
+        loop {
+            let epoch = self.epoch(ministry);
+            if epoch > known {
+                return epoch;
+            }
+            if maps.changed().await.is_err() {
+                // The client is being dropped, and this future with it.
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Highest log index of the ministry that this client has seen.
     pub fn seen(&self, ministry: MinistryId) -> LogIndex {
         self.known.lock().get(&ministry).map_or(LogIndex::default(), |known| known.seen)
@@ -131,6 +151,8 @@ impl Ministries {
                 tokio::time::sleep(wait).await;
             }
             Refused::WrongMinistry(version) => self.pause(version, backoff).await,
+            // Whoever makes attempts has told it meanwhile.
+            Refused::ReclaimFirst(_) if backoff.follow_hint() => {}
             _ => self.pause(self.maps.newest().version.next(), backoff).await,
         }
     }
@@ -205,6 +227,7 @@ impl Ministries {
             Refusal::UnknownSession => Refused::UnknownSession,
             Refusal::StaleRequest => Refused::Stale,
             Refusal::Busy { retry_after } => Refused::Busy(retry_after),
+            Refusal::ReclaimFirst { reign } => Refused::ReclaimFirst(reign),
             Refusal::Unknown => return Attempt::Unknown(Doubt::Unresolved),
         })
     }

@@ -12,9 +12,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ministry_types::limits::{ATTEMPT_TIMEOUT, KEEP_ALIVE_INTERVAL};
+use ministry_types::limits::{
+    ATTEMPT_TIMEOUT, KEEP_ALIVE_INTERVAL, OPERATION_TIMEOUT, SETTLE_INTERVAL,
+};
 use ministry_types::{InodeId, MinistryId, SessionId};
-use ministry_wire::minister::{KeepAliveReply, KeepAliveRequest};
+use ministry_wire::minister::{KeepAliveReply, KeepAliveRequest, ReclaimRequest, ReignId};
 use parking_lot::Mutex;
 use rand::RngCore;
 use rand::rngs::SmallRng;
@@ -22,13 +24,17 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::locks::LockBook;
 use crate::open_files::OpenTable;
 use crate::retry::{Attempt, Backoff, Refused};
 use crate::routing::Ministries;
 use crate::slots::Slots;
+use crate::unlogged::UnloggedWrites;
 
 /// How long a confirmation waits for others to go with it.
 const CONFIRMATION_DELAY: Duration = Duration::from_millis(50);
+/// Writes in one message to a new minister: of the largest ones, a few MiB.
+const WRITES_PER_RECLAIM: usize = 512;
 /// Confirmations in one sign of life.
 const CONFIRMATIONS_PER_CALL_MAX: usize = 1024;
 
@@ -42,14 +48,19 @@ pub(crate) struct Session {
     /// Its replay slots.
     pub slots: Arc<Slots>,
     opened: OnceCell<AbortOnDropHandle<()>>,
+    /// One at a time tells a new minister of unlogged writes.
+    reclaiming: tokio::sync::Mutex<()>,
 }
 
 /// All sessions of this client.
 pub(crate) struct Sessions {
     ministries: Arc<Ministries>,
     open_files: Arc<OpenTable>,
+    locks: Arc<LockBook>,
     table: Mutex<BTreeMap<MinistryId, Arc<Session>>>,
     rng: Arc<Mutex<SmallRng>>,
+    /// Writes that ministers have not logged yet.
+    pub unlogged: UnloggedWrites,
 }
 
 impl Sessions {
@@ -57,9 +68,12 @@ impl Sessions {
     pub fn new(
         ministries: Arc<Ministries>,
         open_files: Arc<OpenTable>,
+        locks: Arc<LockBook>,
         rng: Arc<Mutex<SmallRng>>,
     ) -> Arc<Sessions> {
-        Arc::new(Sessions { ministries, open_files, table: Mutex::default(), rng })
+        let unlogged = UnloggedWrites::default();
+        let table = Mutex::default();
+        Arc::new(Sessions { ministries, open_files, locks, table, rng, unlogged })
     }
 
     /// The session with a ministry, opened where it is not. Tries until it is dropped. `None`: the
@@ -90,9 +104,29 @@ impl Sessions {
         let current = table.get(&session.ministry);
         if current.is_some_and(|current| Arc::ptr_eq(current, session)) {
             table.remove(&session.ministry);
+            self.locks.session_ended(session.id);
             metrics::counter!("ministry_client_sessions_lost_total").increment(1);
             tracing::warn!(ministry = %session.ministry, session = %session.id,
                 "the session has ended; a new one will be opened");
+        }
+    }
+
+    /// Waits until the log has every write of this client, at most [`OPERATION_TIMEOUT`].
+    pub async fn settle_all(self: &Arc<Sessions>) {
+        let settle = async {
+            for ministry in self.unlogged.ministries() {
+                // Under a new session, where the old one has ended.
+                while let Some(session) = self.get(ministry).await {
+                    self.refresh(&session).await;
+                    if self.unlogged.is_empty(ministry) {
+                        break;
+                    }
+                    tokio::time::sleep(SETTLE_INTERVAL / 2).await;
+                }
+            }
+        };
+        if timeout(OPERATION_TIMEOUT, settle).await.is_err() {
+            tracing::warn!("some writes were never told to be logged");
         }
     }
 
@@ -113,12 +147,65 @@ impl Sessions {
         futures::future::join_all(closing).await;
     }
 
+    /// Tells a new minister what earlier ones had not logged of this client's writes: the one of
+    /// `reign`, or whoever is in office now. What does not succeed is asked for again by the
+    /// minister's next refusal.
+    pub async fn reclaim(&self, session: &Session, reign: Option<ReignId>) {
+        let (ministry, id) = (session.ministry, session.id);
+        let _one = session.reclaiming.lock().await;
+        if reign.is_some_and(|reign| self.unlogged.was_told(ministry, id, reign)) {
+            return;
+        }
+        let mut writes = self.unlogged.begin_reclaim(ministry).into_iter().peekable();
+        loop {
+            let part: Vec<_> = writes.by_ref().take(WRITES_PER_RECLAIM).collect();
+            let (count, more) = (part.len(), writes.peek().is_some());
+            let request = ReclaimRequest { ministry, session: id, writes: part, more };
+            let attempt = self.ministries.attempt(ministry, |client, context| async move {
+                client.reclaim(context, request).await
+            });
+            match attempt.await {
+                Attempt::Done(reply) if !more => {
+                    tracing::debug!(%ministry, count, reign = ?reply.reign, "reclaimed");
+                    return self.unlogged.reclaimed(ministry, id, reply.reign);
+                }
+                Attempt::Done(_) => {}
+                other => return tracing::debug!(%ministry, ?other, "not reclaimed yet"),
+            }
+        }
+    }
+
+    /// Gives one sign of life, to hear what is logged.
+    pub async fn refresh(&self, session: &Arc<Session>) {
+        let (ministry, id) = (session.ministry, session.id);
+        let request = KeepAliveRequest { ministry, session: id, closed: Vec::new() };
+        let attempt = self.ministries.attempt(ministry, |client, context| async move {
+            client.keep_alive(context, request).await
+        });
+        match attempt.await {
+            Attempt::Done(reply) => self.unlogged.logged(ministry, reply.reign, reply.logged_until),
+            Attempt::NotDone(Refused::ReclaimFirst(reign)) => {
+                self.reclaim(session, Some(reign)).await;
+            }
+            Attempt::NotDone(refused) if self.ministries.is_end(ministry, refused) => {
+                self.lost(session);
+            }
+            other => tracing::debug!(%ministry, ?other, "no sign of life was taken"),
+        }
+    }
+
     fn find_or_draw(&self, ministry: MinistryId) -> Arc<Session> {
         let mut table = self.table.lock();
         let session = table.entry(ministry).or_insert_with(|| {
             let mut id = SessionId::default();
             self.rng.lock().fill_bytes(&mut id.0);
-            Arc::new(Session { ministry, id, slots: Slots::new(), opened: OnceCell::new() })
+            Arc::new(Session {
+                ministry,
+                id,
+                slots: Slots::new(),
+                opened: OnceCell::new(),
+                reclaiming: tokio::sync::Mutex::default(),
+            })
         });
         Arc::clone(session)
     }
@@ -137,12 +224,17 @@ impl Sessions {
                 Attempt::Done(reply) => {
                     tracing::debug!(%ministry, session = %id, "session opened");
                     let keeper = Keeper {
+                        ministry,
                         sessions: Arc::downgrade(self),
                         session: Arc::downgrade(session),
                         ministries: Arc::clone(&self.ministries),
                         open_files: Arc::clone(&self.open_files),
                     };
                     keeper.heard(&reply);
+                    if !self.unlogged.begin_session(ministry, id, reply.reign) {
+                        // Of a session that has ended; the minister may never have heard of them.
+                        self.reclaim(session, None).await;
+                    }
                     return Ok(AbortOnDropHandle::new(tokio::spawn(keeper.run())));
                 }
                 Attempt::NotDone(refused) if self.ministries.is_end(ministry, refused) => {
@@ -157,6 +249,7 @@ impl Sessions {
 
 /// The task that renews one session. It ends with the session.
 struct Keeper {
+    ministry: MinistryId,
     sessions: Weak<Sessions>,
     session: Weak<Session>,
     ministries: Arc<Ministries>,
@@ -166,8 +259,19 @@ struct Keeper {
 impl Keeper {
     async fn run(self) {
         let mut due = Instant::now() + KEEP_ALIVE_INTERVAL;
+        let mut told = self.ministries.epoch(self.ministry);
         loop {
-            if timeout_at(due, self.open_files.something_to_confirm()).await.is_ok() {
+            let confirm = tokio::select! {
+                confirm = timeout_at(due, self.open_files.something_to_confirm()) => confirm.is_ok(),
+                epoch = self.ministries.newer_epoch(self.ministry, told) => {
+                    let (Some(sessions), Some(session)) =
+                        (self.sessions.upgrade(), self.session.upgrade()) else { return };
+                    told = epoch;
+                    sessions.reclaim(&session, None).await;
+                    continue;
+                }
+            };
+            if confirm {
                 tokio::time::sleep(CONFIRMATION_DELAY).await;
                 let Some(session) = self.session.upgrade() else { return };
                 if Instant::now() < due && self.closed_here(session.ministry).is_empty() {
@@ -209,6 +313,11 @@ impl Keeper {
                     return false;
                 }
                 Attempt::NotDone(refused) => {
+                    if let (Refused::ReclaimFirst(reign), Some(sessions), Some(session)) =
+                        (refused, self.sessions.upgrade(), self.session.upgrade())
+                    {
+                        sessions.reclaim(&session, Some(reign)).await;
+                    }
                     self.ministries.after_refusal(refused, &mut backoff).await;
                 }
                 Attempt::Unknown(doubt) => self.ministries.after_doubt(doubt, &mut backoff).await,
@@ -227,6 +336,9 @@ impl Keeper {
     fn heard(&self, reply: &KeepAliveReply) {
         for orphan in &reply.orphans {
             self.open_files.orphaned(*orphan);
+        }
+        if let Some(sessions) = self.sessions.upgrade() {
+            sessions.unlogged.logged(self.ministry, reply.reign, reply.logged_until);
         }
     }
 }

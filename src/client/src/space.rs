@@ -146,7 +146,7 @@ impl Client {
         let core = &self.core;
         let mut backoff = Backoff::new();
         loop {
-            let (found, inline) = core.content(&source.caller, source.inode()).await?;
+            let (found, inline) = core.content(&source.caller, source.inode(), true).await?;
             let length = length.min(found.size.saturating_sub(from)).min(COPY_BYTES_MAX);
             if length == 0 {
                 return Ok(0);
@@ -359,6 +359,7 @@ impl Core {
             offset: bytes.start,
             end: bytes.end,
             allocated,
+            turn: 0,
         };
         match self.change(caller, report).await? {
             Outcome::Written { attributes, .. } => {

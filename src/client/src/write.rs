@@ -1,7 +1,7 @@
 //! Writing files, changing their size, and making them durable.
 //!
-//! A small file lives in its inode: a write to it is one change at the minister, durable when it is
-//! answered. A file that grows past the limit is *moved out* once: its content is written and synced
+//! A small file lives in its inode: a write to it is one message to the minister, which has it in
+//! memory when it answers and in its log a moment later ([`crate::unlogged`]). A file that grows past the limit is *moved out* once: its content is written and synced
 //! to its chunks, then the minister is told. From then on a write goes to the storage nodes, and
 //! when every in-sync replica has it, the minister is told of size and time ([`Operation::ReportWrite`]);
 //! only then it returns, so that whoever looks afterwards sees it.
@@ -11,9 +11,8 @@
 //! whole. The size is never set to make room ([`Operation::Extend`] only raises it), for that could
 //! cut off what another client wrote.
 //!
-//! What does not hold yet: two clients that append to the same chunked file at the same moment can
-//! take the same place, for nothing at the minister gives places out. Appends of one client never
-//! meet, nor do appends to a file that is still inline.
+//! Appends to a file in chunks take turns at the minister, so that those of several clients never
+//! meet; to an inline file the minister itself appends.
 //!
 //! When it fails: [`FsError::TimedOut`] may leave a write done in part. A move that was interrupted
 //! leaves the file inline; what it wrote to the chunks is cut off by the next move.
@@ -22,6 +21,7 @@ use bytes::Bytes;
 use ministry_types::limits::{CHUNK_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX};
 use ministry_types::operations::{Operation, Outcome, SetAttributes, WriteAt, move_out_mark};
 use ministry_types::{Attributes, Caller, FileKind, FsError, InodeId, Layout};
+use ministry_wire::minister::AppendTurn;
 use tokio::time::Instant;
 
 use crate::Client;
@@ -108,9 +108,9 @@ impl Client {
         Ok(written)
     }
 
-    /// Returns when everything written to the file, by whomever, is on stable storage. What is in
-    /// the inode, attributes among it, is durable as soon as it is answered, so `data_only` makes
-    /// no difference today.
+    /// Returns when everything written to the file, by whomever, is on stable storage. Names and
+    /// attributes are durable as soon as they are answered, and size and times go into the log
+    /// with the bytes, so `data_only` makes no difference.
     pub async fn fsync(&self, handle: &FileHandle, _data_only: bool) -> Result<(), FsError> {
         let core = &self.core;
         core.operation("fsync", |deadline| core.sync(handle, deadline)).await
@@ -133,12 +133,8 @@ impl Core {
             };
             let step = match attributes.layout {
                 Layout::Inline => self.write_inline(&write, &attributes).await?,
-                Layout::Chunked { .. } if write.offset.is_none() => {
-                    // The end that this client knows may be old.
-                    let fresh = self.attributes(write.caller, write.inode).await?;
-                    self.write_chunked(&write, fresh).await?
-                }
-                Layout::Chunked { .. } => self.write_chunked(&write, attributes).await?,
+                Layout::Chunked { .. } if write.offset.is_none() => self.append(&write).await?,
+                Layout::Chunked { .. } => self.write_chunked(&write, attributes, 0).await?,
                 Layout::None if attributes.kind == FileKind::Directory => {
                     return Err(FsError::IsDirectory);
                 }
@@ -179,7 +175,7 @@ impl Core {
     ) -> Result<Attributes, FsError> {
         let mut backoff = Backoff::new();
         loop {
-            let (found, inline) = self.content(caller, inode).await?;
+            let (found, inline) = self.content(caller, inode, false).await?;
             let Some(content) = inline else { return Ok(found) };
             let truncates = vec![move_out_mark(found.ctime)];
             let place = Place { inode, chunk_bytes: CHUNK_BYTES, truncates, deadline };
@@ -224,10 +220,26 @@ impl Core {
         Ok(allocated.iter().map(|(_, bytes)| bytes).sum())
     }
 
+    /// Writes at the end of a file in chunks, when it is this client's turn.
+    async fn append(&self, write: &Write<'_>) -> Result<Step, FsError> {
+        let AppendTurn { turn, attributes } = self.append_turn(write.inode).await?;
+        let attributes = self.learned(attributes);
+        if turn == 0 {
+            return Ok(Step::Again(attributes));
+        }
+        let step = self.write_chunked(write, attributes, turn).await;
+        if !matches!(step, Ok(Step::Written(_))) {
+            self.end_turn(write.inode, turn).await;
+        }
+        step
+    }
+
+    /// `turn`: the turn to append that the write uses, or 0.
     async fn write_chunked(
         &self,
         write: &Write<'_>,
         attributes: Attributes,
+        turn: u64,
     ) -> Result<Step, FsError> {
         let &Write { inode, caller, deadline, .. } = write;
         let offset = write.offset.unwrap_or(attributes.size);
@@ -254,7 +266,8 @@ impl Core {
             Ok(allocated) => allocated,
             Err(failure) => return as_fs_error(failure).map_or(Ok(Step::Conflict), Err),
         };
-        let report = Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated };
+        let report =
+            Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated, turn };
         match self.change(caller, report).await? {
             Outcome::Written { attributes, .. } => Ok(Step::Written(self.learned(attributes))),
             Outcome::Conflict { attributes } => Ok(Step::Again(self.learned(attributes))),
@@ -286,22 +299,47 @@ impl Core {
         }
     }
 
+    /// What was written is in the log of the minister and on the disks of the storage nodes: asked
+    /// of both at once, by what this client knows of the file.
     async fn sync(&self, handle: &FileHandle, deadline: Instant) -> Result<(), FsError> {
         let inode = handle.inode();
         let mut backoff = Backoff::new();
+        let mut guess = handle.file().known();
         loop {
-            // Fresh ones: what others wrote is covered as well.
-            let attributes = self.attributes(&handle.caller, inode).await?;
-            let Layout::Chunked { chunk_bytes, truncates } = attributes.layout else {
-                return Ok(());
+            let settled = self.change(&handle.caller, Operation::Settle { inode });
+            let (settled, synced) = match &guess {
+                Some(known) => tokio::join!(settled, self.sync_chunks(known, deadline)),
+                None => (settled.await, Ok(true)),
             };
-            let chunks = 0..attributes.size.div_ceil(chunk_bytes);
-            let place = Place { inode, chunk_bytes, truncates, deadline };
-            match self.data.sync(&place, chunks).await.map_err(as_fs_error) {
-                Ok(()) => return Ok(()),
-                Err(Some(error)) => return Err(error),
-                Err(None) => self.wait(&mut backoff).await,
+            let attributes = match settled? {
+                Outcome::Attributes(attributes) => self.learned(attributes),
+                other => return Err(unexpected("settle", &other)),
+            };
+            let synced = synced?;
+            let same = |known: &Attributes| {
+                (known.size, &known.layout) == (attributes.size, &attributes.layout)
+            };
+            let nothing_to_sync = !attributes.layout.is_chunked();
+            if nothing_to_sync || (synced && guess.as_ref().is_some_and(same)) {
+                return Ok(());
             }
+            if !synced {
+                self.wait(&mut backoff).await;
+            }
+            guess = Some(attributes);
+        }
+    }
+
+    /// `false`: the file was cut since it was as `known`.
+    async fn sync_chunks(&self, known: &Attributes, deadline: Instant) -> Result<bool, FsError> {
+        let Layout::Chunked { chunk_bytes, truncates } = &known.layout else { return Ok(true) };
+        let chunks = 0..known.size.div_ceil(*chunk_bytes);
+        let (inode, chunk_bytes) = (known.inode, *chunk_bytes);
+        let place = Place { inode, chunk_bytes, truncates: truncates.clone(), deadline };
+        match self.data.sync(&place, chunks).await.map_err(as_fs_error) {
+            Ok(()) => Ok(true),
+            Err(Some(error)) => Err(error),
+            Err(None) => Ok(false),
         }
     }
 }

@@ -10,10 +10,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fuser::{FileHandle as Number, FopenFlags, WriteFlags};
-use ministry_client::{Client, FileHandle, OpenFlags};
+use fuser::{FileAttr, FileHandle as Number, FopenFlags, WriteFlags};
+use ministry_client::{Client, FileHandle, NewMode, OpenFlags};
 use ministry_types::operations::Entry;
-use ministry_types::{Attributes, Caller, InodeId, limits};
+use ministry_types::{Attributes, Caller, FsError, InodeId, limits};
 
 use crate::convert::{self, Opening, SetFields};
 use crate::directory::{self, Page, Position};
@@ -21,6 +21,7 @@ use crate::failure::{Failure, MountFailure};
 use crate::handles::{Handles, OpenDirectory, OpenFile};
 use crate::overdue::Overdue;
 use crate::page_cache::PageCache;
+use crate::view::View;
 
 /// Entries asked for with attributes: about what fits the largest buffer of `getdents`. They
 /// cannot be kept for the next request, so more would be fetched in vain.
@@ -37,6 +38,7 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 pub(crate) struct Adapter {
     pub(crate) client: Client,
+    pub(crate) view: View,
     pub(crate) files: Handles<OpenFile>,
     pub(crate) directories: Handles<OpenDirectory>,
     pub(crate) page_cache: PageCache,
@@ -44,14 +46,36 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    pub(crate) fn new(client: Client) -> Adapter {
+    pub(crate) fn new(client: Client, view: View) -> Adapter {
         Adapter {
             client,
+            view,
             files: Handles::default(),
             directories: Handles::default(),
             page_cache: PageCache::default(),
             overdue: Overdue::default(),
         }
+    }
+
+    /// The object behind a number that a file handle has kept: the kernel asks by the name `.`,
+    /// whatever the object is. One without a name has no way back to it, as on a local disk.
+    pub(crate) async fn by_number(
+        &self,
+        caller: &Caller,
+        inode: InodeId,
+    ) -> Result<Attributes, FsError> {
+        match self.client.getattr(caller, inode).await {
+            Ok(attributes) if attributes.links > 0 => Ok(attributes),
+            // The kernel makes `ESTALE` of it.
+            Ok(_) | Err(FsError::Stale) => Err(FsError::NotFound),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the kernel is shown of an object; the rules of the page cache learn of it.
+    pub(crate) fn show(&self, attributes: &Attributes) -> FileAttr {
+        self.page_cache.saw(attributes);
+        self.view.attributes(attributes)
     }
 
     pub(crate) async fn set_attributes(
@@ -82,16 +106,16 @@ impl Adapter {
         caller: Caller,
         parent: InodeId,
         name: &[u8],
-        permissions: u32,
+        mode: NewMode,
         opening: Opening,
-    ) -> Result<(Attributes, Opened), Failure> {
+    ) -> Result<(FileAttr, Opened), Failure> {
         let flags = open_flags(opening);
         let (attributes, file) = self
             .client
-            .create_and_open(&caller, parent, name, permissions, flags, opening.exclusive)
+            .create_and_open(&caller, parent, name, mode, flags, opening.exclusive)
             .await?;
-        self.page_cache.saw(&attributes);
-        Ok((attributes, self.register(file, opening)?))
+        let shown = self.show(&attributes);
+        Ok((shown, self.register(file, opening)?))
     }
 
     /// A handle for append bypasses the page cache (`FOPEN_DIRECT_IO`): the kernel would put the
@@ -116,6 +140,7 @@ impl Adapter {
         offset: u64,
         size: u32,
     ) -> Result<Bytes, Failure> {
+        self.check_locks(number)?;
         let open = self.open_file(inode, number, false)?;
         Ok(self.client.read(&open.file, offset, size as usize).await?)
     }
@@ -132,6 +157,7 @@ impl Adapter {
         data: Bytes,
         flags: WriteFlags,
     ) -> Result<u32, Failure> {
+        self.check_locks(number)?;
         let open = self.open_file(inode, number, true)?;
         let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             self.client.write_at(&open.file, offset, data).await?
@@ -139,6 +165,11 @@ impl Adapter {
             self.client.write(&open.file, offset, data).await?
         };
         Ok(u32::try_from(written).unwrap_or(u32::MAX))
+    }
+
+    /// Refuses what goes by a handle whose locks were lost: others may have them by now.
+    fn check_locks(&self, number: Number) -> Result<(), MountFailure> {
+        if self.client.locks_lost(number.0) { Err(MountFailure::LocksLost) } else { Ok(()) }
     }
 
     pub(crate) async fn fallocate(
@@ -203,9 +234,13 @@ impl Adapter {
         })
     }
 
-    pub(crate) async fn flush(&self, number: Number) -> Result<(), Failure> {
+    /// A process closes one of its descriptors: with it go all its `fcntl` locks on the file.
+    pub(crate) async fn flush(&self, number: Number, owner: u64) -> Result<(), Failure> {
         let open = self.files.get(number)?;
-        Ok(self.client.flush(&open.file).await?)
+        let flushed = self.client.flush(&open.file).await;
+        // Locks that cannot be given back in time are given back later: no reason to fail.
+        let _ = self.client.release_owner(&Caller::root(), open.file.inode(), owner).await;
+        Ok(flushed?)
     }
 
     pub(crate) async fn sync(&self, number: Number, data_only: bool) -> Result<(), Failure> {
@@ -216,6 +251,7 @@ impl Adapter {
     /// The last use of a handle is over.
     pub(crate) async fn release(&self, number: Number) -> Result<(), Failure> {
         let open = self.files.remove(number)?;
+        self.client.release_handle(&Caller::root(), open.file.inode(), number.0).await;
         self.client.close(open.file.clone()).await;
         Ok(())
     }
@@ -253,7 +289,7 @@ impl Adapter {
         let mut anything = false;
         let mut page = match directory.position.take(offset) {
             Some(page) => page,
-            None => self.fetch(&directory, offset, limits::LISTING_ENTRIES_MAX, false).await?,
+            None => self.next_page(&directory, offset).await?,
         };
         loop {
             let mut counted = |inode, cookie, name: &[u8], entry: Option<&Entry>| {
@@ -268,8 +304,27 @@ impl Adapter {
                 return Ok(());
             }
             offset = page.after.max(directory::COOKIE_DOT_DOT);
-            page = self.fetch(&directory, offset, limits::LISTING_ENTRIES_MAX, false).await?;
+            page = self.next_page(&directory, offset).await?;
         }
+    }
+
+    /// The page of names for the kernel's offset; the one behind it is asked for already.
+    async fn next_page(&self, directory: &OpenDirectory, offset: u64) -> Result<Page, Failure> {
+        let after = directory::list_after(offset);
+        let page = match directory.position.take_ahead(after).await {
+            // A listing that begins anew shows what is there now.
+            Some(page) if offset != 0 => page,
+            _ => {
+                let question = Question::of(self, directory, after);
+                question.ask(limits::LISTING_ENTRIES_MAX, false).await?
+            }
+        };
+        if let Some(next) = page.next() {
+            let question = Question::of(self, directory, next);
+            let ask = async move { question.ask(limits::LISTING_ENTRIES_MAX, false).await.ok() };
+            directory.position.ask_ahead(next, ask);
+        }
+        Ok(page)
     }
 
     /// One page with attributes, and the attributes of the directory and of its parent. What has
@@ -280,31 +335,45 @@ impl Adapter {
         offset: u64,
     ) -> Result<(Page, Attributes, Attributes), Failure> {
         let directory = self.directories.get(number)?;
-        let mut page = self.fetch(&directory, offset, ENTRIES_WITH_ATTRIBUTES, true).await?;
+        let question = Question::of(self, &directory, directory::list_after(offset));
+        let mut page = question.ask(ENTRIES_WITH_ATTRIBUTES, true).await?;
         let opener = &directory.opener;
         page.entries.retain(|entry| entry.attributes.is_some());
         let own = self.client.getattr(opener, directory.inode).await?;
         let parent = self.client.getattr(opener, page.parent).await?;
         Ok((page, own, parent))
     }
+}
 
-    async fn fetch(
-        &self,
-        directory: &OpenDirectory,
-        offset: u64,
-        entries_max: usize,
-        attributes: bool,
-    ) -> Result<Page, Failure> {
-        let after = directory::list_after(offset);
-        let listing = self
-            .client
-            .list(&directory.opener, directory.inode, after, entries_max, attributes)
-            .await?;
-        Ok(Page {
+/// A question for one page of a directory.
+#[derive(Debug)]
+struct Question {
+    client: Client,
+    view: View,
+    opener: Caller,
+    inode: InodeId,
+    after: u64,
+}
+
+impl Question {
+    fn of(adapter: &Adapter, directory: &OpenDirectory, after: u64) -> Question {
+        Question {
+            client: adapter.client.clone(),
+            view: adapter.view,
+            opener: directory.opener.clone(),
+            inode: directory.inode,
             after,
+        }
+    }
+
+    async fn ask(&self, entries_max: usize, attributes: bool) -> Result<Page, Failure> {
+        let Question { client, view, opener, inode, after } = self;
+        let listing = client.list(opener, *inode, *after, entries_max, attributes).await?;
+        Ok(Page {
+            after: *after,
             entries: listing.entries.into(),
             end: listing.end,
-            parent: listing.parent,
+            parent: view.parent(*inode, listing.parent),
         })
     }
 }
@@ -316,5 +385,6 @@ fn open_flags(opening: Opening) -> OpenFlags {
         execute: opening.execute,
         append: opening.append,
         truncate: opening.truncate,
+        no_access_time: opening.no_access_time,
     }
 }

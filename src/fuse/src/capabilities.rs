@@ -12,12 +12,18 @@
 //! * The setuid and setgid bits are taken off by the minister when a file is written, cut or given
 //!   away (`FUSE_HANDLE_KILLPRIV_V2`): else the kernel asks for the attribute
 //!   `security.capability` before each single write.
+//! * The umask is left to the minister (`FUSE_DONT_MASK`): a directory's default access control list
+//!   sets it aside.
+//! * File handles (`open_by_handle_at`, NFS export) of inodes that the kernel has forgotten
+//!   (`FUSE_EXPORT_SUPPORT`): it then looks up `.` of the number.
+//! * Locks (`FUSE_POSIX_LOCKS`, `FUSE_FLOCK_LOCKS`): they hold over all mounts, so the ministry has
+//!   them and not the kernel.
 //! * `readdirplus` only where it is asked for: with time-outs of 0 the kernel asks again for
 //!   everything it was told.
 //!
 //! What is not chosen: `O_TRUNC` together with the open (the kernel sends a `setattr` after it),
-//! locks (`flock` and `fcntl` stay within this machine), taking off the umask (the kernel has done
-//! that), ACLs.
+//! `FUSE_POSIX_ACL` (the kernel would then judge by mode bits and lists of its own; without it both
+//! names of lists pass through to the minister, who judges: docs/decisions/0009).
 
 use fuser::{InitFlags, KernelConfig};
 
@@ -42,7 +48,11 @@ fn wanted(tuning: &Tuning) -> InitFlags {
         | InitFlags::FUSE_ASYNC_DIO
         | InitFlags::FUSE_CACHE_SYMLINKS
         | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
-        | InitFlags::FUSE_HANDLE_KILLPRIV_V2;
+        | InitFlags::FUSE_POSIX_LOCKS
+        | InitFlags::FUSE_FLOCK_LOCKS
+        | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+        | InitFlags::FUSE_DONT_MASK
+        | InitFlags::FUSE_EXPORT_SUPPORT;
     if tuning.readdirplus {
         flags |= InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
     }
@@ -79,12 +89,23 @@ mod tests {
         let never = InitFlags::FUSE_WRITEBACK_CACHE
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_ATOMIC_O_TRUNC
-            | InitFlags::FUSE_POSIX_LOCKS
-            | InitFlags::FUSE_FLOCK_LOCKS
-            | InitFlags::FUSE_DONT_MASK
+            | InitFlags::FUSE_POSIX_ACL
             | InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
         assert!((flags & never).is_empty());
+    }
+
+    #[test]
+    fn umask_and_lists_are_left_to_the_minister_and_handles_are_found_again() {
+        let flags = wanted(&Tuning { max_background: 64, readdirplus: true });
+        assert!(flags.contains(InitFlags::FUSE_DONT_MASK | InitFlags::FUSE_EXPORT_SUPPORT));
+        assert!(!flags.contains(InitFlags::FUSE_POSIX_ACL), "the kernel would judge");
+    }
+
+    #[test]
+    fn the_kernel_keeps_no_locks_to_itself() {
+        let flags = wanted(&Tuning { max_background: 64, readdirplus: true });
+        assert!(flags.contains(InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS));
     }
 
     #[test]

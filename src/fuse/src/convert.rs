@@ -5,6 +5,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, INodeNo, RenameFlags, TimeOrNow};
+use ministry_client::NewMode;
 use ministry_types::operations::{RenameMode, SetAttributes, SetTime, XattrMode};
 use ministry_types::{Attributes, FileKind, FsError, InodeId, SpaceChange, Timestamp};
 use ministry_wire::minister::FsUsage;
@@ -23,14 +24,9 @@ const OPEN_FOR_EXECUTION: i32 = 0x20;
 
 const PERMISSION_BITS: u32 = 0o7777;
 
-/// The number on the kernel's side. They are the same.
+/// The number on the kernel's side: the same, but for the root ([`crate::view`]).
 pub(crate) fn inode_number(inode: InodeId) -> INodeNo {
     INodeNo(inode.0)
-}
-
-/// The inode that the kernel means.
-pub(crate) fn inode_id(number: INodeNo) -> InodeId {
-    InodeId(number.0)
 }
 
 /// The kernel's word for a kind.
@@ -123,10 +119,10 @@ pub(crate) fn set_attributes(fields: SetFields, writable_handle: bool) -> SetAtt
     }
 }
 
-/// Permission bits of a new object. The kernel has taken the umask off already unless it was told
-/// to leave that (`FUSE_DONT_MASK`, which is not asked for); twice is the same as once.
-pub(crate) fn new_permissions(mode: u32, umask: u32) -> u32 {
-    mode & !umask & PERMISSION_BITS
+/// The mode that a program asks for. The umask goes along: only the minister knows whether the
+/// directory has a default access control list, which sets it aside.
+pub(crate) fn new_mode(mode: u32, umask: u32) -> NewMode {
+    NewMode { permissions: mode & PERMISSION_BITS, umask: umask & 0o777 }
 }
 
 /// How a file is opened.
@@ -137,6 +133,7 @@ pub(crate) struct Opening {
     pub(crate) execute: bool,
     pub(crate) append: bool,
     pub(crate) truncate: bool,
+    pub(crate) no_access_time: bool,
     pub(crate) exclusive: bool,
 }
 
@@ -152,6 +149,7 @@ pub(crate) fn opening(flags: i32) -> Opening {
         execute,
         append: write && flags & libc::O_APPEND != 0,
         truncate: flags & libc::O_TRUNC != 0,
+        no_access_time: flags & libc::O_NOATIME != 0,
         exclusive: flags & libc::O_EXCL != 0,
     }
 }
@@ -341,10 +339,10 @@ mod tests {
     }
 
     #[test]
-    fn the_umask_is_taken_off_once_or_twice_with_the_same_result() {
-        assert_eq!(new_permissions(0o100_666, 0o022), 0o644);
-        assert_eq!(new_permissions(0o100_644, 0o022), 0o644);
-        assert_eq!(new_permissions(0o1777, 0), 0o1777);
+    fn mode_and_umask_go_to_the_minister_apart() {
+        let mode = |permissions, umask| NewMode { permissions, umask };
+        assert_eq!(new_mode(0o100_666, 0o022), mode(0o666, 0o022));
+        assert_eq!(new_mode(0o1777, 0), mode(0o1777, 0));
     }
 
     #[test]

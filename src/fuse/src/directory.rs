@@ -4,16 +4,20 @@
 //! Cookies 1 and 2 are `.` and `..`; every other is the entry's own, which stays the same while
 //! others come and go, so `telldir` and `seekdir` hold and nothing is listed twice or left out.
 //! Since the kernel's buffer is often smaller than one answer of the minister, what is left over is
-//! kept with the handle: one page, whatever the size of the directory.
+//! kept with the handle; and while one page is handed over the next is asked for already. That
+//! makes two pages, whatever the size of the directory.
 //!
 //! What must always hold: entries with attributes are never kept, since the kernel would take old
-//! attributes for new ones. Names may be as old as the last rewind; POSIX leaves that open.
+//! attributes for new ones. Names may be as old as the last rewind; POSIX leaves that open. A page
+//! that was asked for ahead and is not wanted any more is dropped, its question with it; one that
+//! failed is asked for again when it is wanted.
 
 use std::collections::VecDeque;
 
 use ministry_types::InodeId;
 use ministry_types::operations::Entry;
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
 
 /// Cookie of the entry `.`: going on after 0 begins with it.
 pub(crate) const COOKIE_DOT: u64 = 1;
@@ -33,10 +37,26 @@ pub(crate) struct Page {
     pub(crate) parent: InodeId,
 }
 
+impl Page {
+    /// The cookie after which the next page begins; nothing if this is the last.
+    pub(crate) fn next(&self) -> Option<u64> {
+        let last = self.entries.back().map_or(self.after, |entry| entry.cookie);
+        (!self.end).then_some(last)
+    }
+}
+
+/// The page that is asked for ahead. Dropping it ends the question.
+#[derive(Debug)]
+struct Ahead {
+    after: u64,
+    question: JoinSet<Option<Page>>,
+}
+
 /// What is kept with an open directory.
 #[derive(Debug, Default)]
 pub(crate) struct Position {
     left_over: Mutex<Option<Page>>,
+    ahead: Mutex<Option<Ahead>>,
 }
 
 impl Position {
@@ -45,6 +65,26 @@ impl Position {
     pub(crate) fn take(&self, offset: u64) -> Option<Page> {
         let page = self.left_over.lock().take()?;
         (offset != 0 && page.after == list_after(offset)).then_some(page)
+    }
+
+    /// Asks for the page after this cookie while others are handed over. To be called in the
+    /// runtime.
+    pub(crate) fn ask_ahead(
+        &self,
+        after: u64,
+        question: impl Future<Output = Option<Page>> + Send + 'static,
+    ) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(question);
+        *self.ahead.lock() = Some(Ahead { after, question: tasks });
+    }
+
+    /// The page after this cookie, if that is the one that was asked for ahead and it came.
+    ///
+    /// Cancel safety: the page is lost, and is asked for again.
+    pub(crate) async fn take_ahead(&self, after: u64) -> Option<Page> {
+        let mut ahead = self.ahead.lock().take().filter(|ahead| ahead.after == after)?;
+        ahead.question.join_next().await?.ok()?
     }
 
     /// Keeps what did not fit.
@@ -149,5 +189,26 @@ mod tests {
         assert_eq!(position.take(3), None, "seekdir went elsewhere");
         position.keep(page(7, &[9]));
         assert_eq!(position.take(7), Some(page(7, &[9])));
+    }
+
+    #[tokio::test]
+    async fn only_the_page_that_is_wanted_is_taken_of_what_was_asked_ahead() {
+        let position = Position::default();
+        assert_eq!(position.take_ahead(4).await, None, "nothing was asked for");
+        position.ask_ahead(4, async { Some(page(4, &[5])) });
+        assert_eq!(position.take_ahead(4).await, Some(page(4, &[5])));
+        assert_eq!(position.take_ahead(4).await, None, "it is taken once");
+        position.ask_ahead(4, async { Some(page(4, &[5])) });
+        assert_eq!(position.take_ahead(9).await, None, "seekdir went elsewhere");
+        position.ask_ahead(4, async { None });
+        assert_eq!(position.take_ahead(4).await, None, "it failed");
+    }
+
+    #[test]
+    fn the_next_page_begins_behind_the_last_entry() {
+        let more = Page { end: false, ..page(3, &[7, 9]) };
+        assert_eq!(more.next(), Some(9));
+        assert_eq!(Page { entries: VecDeque::new(), ..more }.next(), Some(3));
+        assert_eq!(page(3, &[7, 9]).next(), None, "nothing follows");
     }
 }

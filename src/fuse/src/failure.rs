@@ -23,6 +23,8 @@ pub(crate) enum MountFailure {
     BadHandle,
     /// Too many open files in this mount.
     TooManyOpen,
+    /// The session ended, and the locks that were taken by this handle with it.
+    LocksLost,
 }
 
 impl From<FsError> for Failure {
@@ -44,14 +46,20 @@ impl Failure {
             Failure::Fs(error) => Errno::from_i32(error.errno().0),
             Failure::Mount(MountFailure::BadHandle) => Errno::EBADF,
             Failure::Mount(MountFailure::TooManyOpen) => Errno::ENFILE,
+            Failure::Mount(MountFailure::LocksLost) => Errno::EIO,
         }
     }
 
     fn level(self) -> Level {
         match self {
             Failure::Fs(FsError::Damaged) | Failure::Mount(MountFailure::BadHandle) => Level::ERROR,
-            Failure::Fs(FsError::TimedOut | FsError::Overloaded | FsError::NoSpace)
-            | Failure::Mount(MountFailure::TooManyOpen) => Level::WARN,
+            Failure::Fs(
+                FsError::TimedOut
+                | FsError::Overloaded
+                | FsError::NoSpace
+                | FsError::TooManyOpenFiles,
+            )
+            | Failure::Mount(MountFailure::TooManyOpen | MountFailure::LocksLost) => Level::WARN,
             Failure::Fs(FsError::Stale) => Level::DEBUG,
             Failure::Fs(_) => Level::TRACE,
         }

@@ -19,18 +19,20 @@ use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
     IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
     RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use ministry_client::NewObject;
+use ministry_client::{NewMode, NewObject};
+use ministry_types::locks::{HeldLock, LockRange};
 use ministry_types::operations::Entry;
-use ministry_types::{FileKind, FsError, limits};
+use ministry_types::{Caller, FileKind, FsError, InodeId, limits};
 
 use crate::adapter::Adapter;
 use crate::capabilities;
-use crate::convert::{self, SetFields, XattrReply, file_attributes, inode_id};
+use crate::convert::{self, SetFields, XattrReply};
 use crate::directory::{COOKIE_DOT, COOKIE_DOT_DOT, fill};
 use crate::failure::Failure;
+use crate::locks::{self, Asked};
 use crate::requester::Requester;
 use crate::service::{GENERATION, MinistryFilesystem, TIME_TO_LIVE};
 
@@ -43,7 +45,7 @@ impl MinistryFilesystem {
         new: NewObject,
         reply: ReplyEntry,
     ) {
-        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        let (who, parent, name) = (Requester::of(req), self.inode(parent), owned(name));
         self.serve_entry(operation, reply, move |adapter| async move {
             adapter.client.create(&who.caller(), parent, &name, new).await
         });
@@ -61,8 +63,11 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        let (who, parent, name) = (Requester::of(req), self.inode(parent), owned(name));
         self.serve_entry("lookup", reply, move |adapter| async move {
+            if name == b"." {
+                return adapter.by_number(&who.caller(), parent).await;
+            }
             if adapter.overdue.repeats(who.thread(), parent, &name) {
                 return Err(FsError::TimedOut);
             }
@@ -75,18 +80,17 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, _nlookup: u64) {
-        self.adapter.page_cache.forget(inode_id(ino));
+        self.adapter.page_cache.forget(self.inode(ino));
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let work = move |adapter: Arc<Adapter>| async move {
             let attributes = adapter.client.getattr(&who.caller(), inode).await?;
-            adapter.page_cache.saw(&attributes);
-            Ok(attributes)
+            Ok(adapter.show(&attributes))
         };
-        self.serve("getattr", reply, work, |reply, attributes| {
-            reply.attr(&TIME_TO_LIVE, &file_attributes(&attributes));
+        self.serve("getattr", reply, work, |reply, shown| {
+            reply.attr(&TIME_TO_LIVE, &shown);
         });
     }
 
@@ -108,20 +112,19 @@ impl Filesystem for MinistryFilesystem {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let fields = SetFields { mode, uid, gid, size, atime, mtime };
         let work = move |adapter: Arc<Adapter>| async move {
             let attributes = adapter.set_attributes(&who.caller(), inode, fields, fh).await?;
-            adapter.page_cache.saw(&attributes);
-            Ok(attributes)
+            Ok(adapter.show(&attributes))
         };
-        self.serve("setattr", reply, work, |reply, attributes| {
-            reply.attr(&TIME_TO_LIVE, &file_attributes(&attributes));
+        self.serve("setattr", reply, work, |reply, shown| {
+            reply.attr(&TIME_TO_LIVE, &shown);
         });
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let work = move |adapter: Arc<Adapter>| async move {
             Ok(adapter.client.readlink(&who.caller(), inode).await?)
         };
@@ -141,9 +144,9 @@ impl Filesystem for MinistryFilesystem {
         let kind = FileKind::from_mode(mode)
             .filter(|kind| !matches!(kind, FileKind::Directory | FileKind::Symlink));
         let Some(kind) = kind else { return reply.error(Errno::EINVAL) };
-        let permissions = convert::new_permissions(mode, umask);
         let device = u64::from(rdev);
-        let new = NewObject { kind, device, ..NewObject::file(permissions) };
+        let NewMode { permissions, umask } = convert::new_mode(mode, umask);
+        let new = NewObject { kind, device, umask, ..NewObject::file(permissions) };
         self.make("mknod", req, (parent, name), new, reply);
     }
 
@@ -156,7 +159,8 @@ impl Filesystem for MinistryFilesystem {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let new = NewObject::directory(convert::new_permissions(mode, umask));
+        let NewMode { permissions, umask } = convert::new_mode(mode, umask);
+        let new = NewObject { umask, ..NewObject::directory(permissions) };
         self.make("mkdir", req, (parent, name), new, reply);
     }
 
@@ -173,14 +177,14 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        let (who, parent, name) = (Requester::of(req), self.inode(parent), owned(name));
         self.serve_empty("unlink", reply, move |adapter| async move {
             adapter.client.unlink(&who.caller(), parent, &name).await
         });
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
+        let (who, parent, name) = (Requester::of(req), self.inode(parent), owned(name));
         self.serve_empty("rmdir", reply, move |adapter| async move {
             adapter.client.rmdir(&who.caller(), parent, &name).await
         });
@@ -197,8 +201,8 @@ impl Filesystem for MinistryFilesystem {
         reply: ReplyEmpty,
     ) {
         let who = Requester::of(req);
-        let (parent, name) = (inode_id(parent), owned(name));
-        let (new_parent, new_name) = (inode_id(newparent), owned(newname));
+        let (parent, name) = (self.inode(parent), owned(name));
+        let (new_parent, new_name) = (self.inode(newparent), owned(newname));
         self.serve_empty("rename", reply, move |adapter| async move {
             let mode = convert::rename_mode(flags)?;
             let (from, to) = ((parent, name.as_slice()), (new_parent, new_name.as_slice()));
@@ -214,15 +218,15 @@ impl Filesystem for MinistryFilesystem {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
-        let (parent, name) = (inode_id(newparent), owned(newname));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
+        let (parent, name) = (self.inode(newparent), owned(newname));
         self.serve_entry("link", reply, move |adapter| async move {
             adapter.client.link(&who.caller(), inode, parent, &name).await
         });
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let opening = convert::opening(flags.0);
         let work = move |adapter: Arc<Adapter>| async move {
             adapter.open(who.caller(), inode, opening).await
@@ -240,15 +244,14 @@ impl Filesystem for MinistryFilesystem {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (who, parent, name) = (Requester::of(req), inode_id(parent), owned(name));
-        let permissions = convert::new_permissions(mode, umask);
+        let (who, parent, name) = (Requester::of(req), self.inode(parent), owned(name));
+        let mode = convert::new_mode(mode, umask);
         let opening = convert::opening(flags);
         let work = move |adapter: Arc<Adapter>| async move {
-            adapter.create(who.caller(), parent, &name, permissions, opening).await
+            adapter.create(who.caller(), parent, &name, mode, opening).await
         };
-        self.serve("create", reply, work, |reply, (attributes, opened)| {
-            let attributes = file_attributes(&attributes);
-            reply.created(&TIME_TO_LIVE, &attributes, GENERATION, opened.number, opened.flags);
+        self.serve("create", reply, work, |reply, (shown, opened)| {
+            reply.created(&TIME_TO_LIVE, &shown, GENERATION, opened.number, opened.flags);
         });
     }
 
@@ -263,7 +266,7 @@ impl Filesystem for MinistryFilesystem {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let inode = inode_id(ino);
+        let inode = self.inode(ino);
         let work =
             move |adapter: Arc<Adapter>| async move { adapter.read(inode, fh, offset, size).await };
         self.serve("read", reply, work, |reply, data: Bytes| reply.data(&data));
@@ -281,7 +284,7 @@ impl Filesystem for MinistryFilesystem {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let inode = inode_id(ino);
+        let inode = self.inode(ino);
         // The buffer belongs to fuser, which reads the next request into it.
         let data = Bytes::copy_from_slice(data);
         let work = move |adapter: Arc<Adapter>| async move {
@@ -295,10 +298,53 @@ impl Filesystem for MinistryFilesystem {
         _req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
-        _lock_owner: LockOwner,
+        lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.serve_empty("flush", reply, move |adapter| async move { adapter.flush(fh).await });
+        self.serve_empty("flush", reply, move |adapter| async move {
+            adapter.flush(fh, lock_owner.0).await
+        });
+    }
+
+    fn getlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let asked =
+            asked_lock(req, (self.inode(ino), fh, lock_owner), (start, end), (typ, pid, false));
+        let work = move |adapter: Arc<Adapter>| async move { adapter.test_lock(asked).await };
+        self.serve("getlk", reply, work, |reply, held| match held {
+            None => reply.locked(0, 0, libc::F_UNLCK, 0),
+            Some(HeldLock { pid, mode, range, .. }) => {
+                reply.locked(range.first, range.last, locks::word_of(mode), pid);
+            }
+        });
+    }
+
+    fn setlk(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let asked =
+            asked_lock(req, (self.inode(ino), fh, lock_owner), (start, end), (typ, pid, sleep));
+        self.serve_lock(asked, reply);
     }
 
     fn release(
@@ -330,7 +376,7 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let work = move |adapter: Arc<Adapter>| async move {
             adapter.open_directory(who.caller(), inode).await
         };
@@ -361,6 +407,7 @@ impl Filesystem for MinistryFilesystem {
         let work = move |adapter: Arc<Adapter>| async move {
             adapter.list_with_attributes(fh, offset).await
         };
+        let view = self.adapter.view;
         self.serve("readdirplus", reply, work, move |mut reply, (mut page, own, parent)| {
             let directory = own.inode;
             let mut put = |_, cookie, name: &[u8], entry: Option<&Entry>| {
@@ -370,9 +417,9 @@ impl Filesystem for MinistryFilesystem {
                     (_, entry) => entry.and_then(|entry| entry.attributes.as_ref()),
                 };
                 // The adapter has left out what has none.
-                let Some(attributes) = attributes.map(file_attributes) else { return false };
-                let name = OsStr::from_bytes(name);
-                reply.add(attributes.ino, cookie, name, &TIME_TO_LIVE, &attributes, GENERATION)
+                let Some(attributes) = attributes else { return false };
+                let (shown, name) = (view.attributes(attributes), OsStr::from_bytes(name));
+                reply.add(shown.ino, cookie, name, &TIME_TO_LIVE, &shown, GENERATION)
             };
             fill(offset, directory, &mut page, &mut put);
             reply.ok();
@@ -434,7 +481,7 @@ impl Filesystem for MinistryFilesystem {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let (who, inode, name) = (Requester::of(req), inode_id(ino), owned(name));
+        let (who, inode, name) = (Requester::of(req), self.inode(ino), owned(name));
         let value = Bytes::copy_from_slice(value);
         self.serve_empty("setxattr", reply, move |adapter| async move {
             let mode = convert::xattr_mode(flags)?;
@@ -443,7 +490,7 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let (who, inode, name) = (Requester::of(req), inode_id(ino), owned(name));
+        let (who, inode, name) = (Requester::of(req), self.inode(ino), owned(name));
         let work = move |adapter: Arc<Adapter>| async move {
             let value = adapter.client.getxattr(&who.caller(), inode, &name).await?;
             Ok(convert::xattr_reply(value, size)?)
@@ -452,7 +499,7 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let work = move |adapter: Arc<Adapter>| async move {
             let names = adapter.client.listxattr(&who.caller(), inode).await?;
             Ok(convert::xattr_reply(convert::xattr_list(&names), size)?)
@@ -461,14 +508,14 @@ impl Filesystem for MinistryFilesystem {
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (who, inode, name) = (Requester::of(req), inode_id(ino), owned(name));
+        let (who, inode, name) = (Requester::of(req), self.inode(ino), owned(name));
         self.serve_empty("removexattr", reply, move |adapter| async move {
             adapter.client.removexattr(&who.caller(), inode, &name).await
         });
     }
 
     fn access(&self, req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        let (who, inode) = (Requester::of(req), inode_id(ino));
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         let mask = mask.bits() as u32;
         self.serve_empty("access", reply, move |adapter| async move {
             adapter.client.access(&who.caller(), inode, mask).await
@@ -513,7 +560,7 @@ impl Filesystem for MinistryFilesystem {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let inode = inode_id(ino);
+        let inode = self.inode(ino);
         self.serve_empty("fallocate", reply, move |adapter| async move {
             adapter.fallocate(inode, fh, offset, length, mode).await
         });
@@ -528,7 +575,7 @@ impl Filesystem for MinistryFilesystem {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let inode = inode_id(ino);
+        let inode = self.inode(ino);
         let work = move |adapter: Arc<Adapter>| async move {
             adapter.seek(inode, fh, offset, whence).await
         };
@@ -553,11 +600,32 @@ impl Filesystem for MinistryFilesystem {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let from = (inode_id(ino_in), fh_in, offset_in);
-        let to = (inode_id(ino_out), fh_out, offset_out);
+        let from = (self.inode(ino_in), fh_in, offset_in);
+        let to = (self.inode(ino_out), fh_out, offset_out);
         let work =
             move |adapter: Arc<Adapter>| async move { adapter.copy_range(from, to, len).await };
         self.serve("copy_file_range", reply, work, |reply, copied| reply.written(copied));
+    }
+}
+
+fn asked_lock(
+    req: &Request,
+    (inode, handle, owner): (InodeId, FileHandle, LockOwner),
+    (first, last): (u64, u64),
+    (word, pid, sleeps): (i32, u32, bool),
+) -> Asked {
+    let who = Requester::of(req);
+    Asked {
+        // Locks ask for no permission: that was done at open.
+        caller: Caller::root(),
+        thread: who.thread(),
+        inode,
+        handle,
+        owner: owner.0,
+        range: LockRange { first, last },
+        word,
+        pid,
+        sleeps,
     }
 }
 

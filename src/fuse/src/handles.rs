@@ -9,14 +9,12 @@ use std::sync::Arc;
 
 use fuser::FileHandle as Number;
 use ministry_client::FileHandle;
+use ministry_types::limits::OPEN_FILES_MAX;
 use ministry_types::{Caller, InodeId};
 use parking_lot::Mutex;
 
 use crate::directory::Position;
 use crate::failure::MountFailure;
-
-/// Open files and directories of one mount. The kernel's own limit of open files is of this size.
-const HANDLES_MAX: usize = 1 << 20;
 
 /// An open file.
 #[derive(Debug)]
@@ -58,7 +56,7 @@ impl<T> Handles<T> {
     /// Gives a number to what was opened.
     pub(crate) fn insert(&self, value: T) -> Result<Number, MountFailure> {
         let mut table = self.table.lock();
-        if table.open.len() >= HANDLES_MAX {
+        if table.open.len() >= OPEN_FILES_MAX {
             return Err(MountFailure::TooManyOpen);
         }
         table.last += 1;

@@ -12,29 +12,39 @@
 //!   ([`page_cache`]). Inode numbers are Ministry's own and never come back, so the generation is
 //!   always 0, and nothing has to be remembered between look-up and forget but for the page cache.
 //! * **A mount never hangs for ever.** Each request has a deadline and ends in an errno; a handler
-//!   that panics answers `EIO` and the mount lives on. The interrupt of a program is not passed on
-//!   (fuser has no way for it), so `Ctrl-C` waits for the answer or the deadline.
+//!   that panics answers `EIO` and the mount lives on. Only the wait for a lock has no deadline:
+//!   a signal ends it. Signals are not passed on to other requests (fuser has no way for it), so
+//!   `Ctrl-C` waits for the answer or the deadline there.
+//! * **Locks hold over all mounts** (`locks`), and are freed at close, at the end of a process, of a
+//!   mount, and of the session of a machine that is gone.
 //! * **The process that serves a mount never touches it** ([`mount_table`], [`mount`]).
 //!
-//! Known limits. `flock` and `fcntl` locks hold within one machine only: the kernel keeps them.
+//! Known limits. Locks on directories hold within one machine only: the kernel keeps them.
 //! `fallocate` does not move bytes (`COLLAPSE_RANGE`, `INSERT_RANGE`: `EOPNOTSUPP`) and keeps no
 //! room behind the end of a file; `SEEK_DATA` and `SEEK_HOLE` do not see pages of a mapping that
 //! were not written back. No `O_TMPFILE`, no birth time in
-//! `statx`, no ACLs. While a file is open and another client changes it in place *and* sets mtime
+//! `statx`. While a file is open and another client changes it in place *and* sets mtime
 //! back to what it was, pages read before can be seen until the next open.
 
 mod adapter;
+pub mod busy;
 mod capabilities;
 mod convert;
 mod directory;
 mod failure;
 mod filesystem;
+mod fusermount;
 mod handles;
+mod locks;
 pub mod mount;
 pub mod mount_table;
+pub mod options;
 mod overdue;
 mod page_cache;
 mod requester;
 mod service;
+mod view;
+mod waiting_thread;
 
-pub use mount::{Mount, MountError, MountOptions, Unmount, unmount_path};
+pub use mount::{Mount, MountError, Unmount, remount, unmount_path};
+pub use options::{AccessTimes, MountOptions};

@@ -3,9 +3,9 @@
 //! `ministryctl mount` starts it and waits until it ends: because somebody unmounted it from
 //! outside, or because [`Mount::unmount`] was called.
 //!
-//! The super-user mounts by `mount(2)` right here; other users need the program `fusermount3`,
-//! which fuser calls. (fuser's own handle for an ended mount may unmount whatever was mounted
-//! later at the same place; ours asks the table of mounts first.)
+//! The super-user mounts by `mount(2)` right here; other users need the program `fusermount3`
+//! ([`crate::fusermount`]). (fuser could do both, but its handle for an ended mount may unmount
+//! whatever was mounted later at the same place; ours asks the table of mounts first.)
 //!
 //! What must always hold: the process that serves a mount never touches it. Nothing here asks for
 //! anything below the mount point after mounting; what is needed comes from the table of mounts.
@@ -20,15 +20,17 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 use ministry_client::Client;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::UnmountFlags;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::adapter::Adapter;
 use crate::capabilities::Tuning;
+use crate::fusermount;
 use crate::mount_table::{self, FILE_SYSTEM_TYPE};
+use crate::options::MountOptions;
 use crate::service::MinistryFilesystem;
 
 const FUSE_DEVICE: &str = "/dev/fuse";
@@ -36,48 +38,6 @@ const FUSE_DEVICE: &str = "/dev/fuse";
 /// Threads that read requests. They only hand them on, so two keep up with the runtime; more cost
 /// a lone caller time.
 const THREADS: usize = 2;
-
-/// How to mount.
-#[derive(Debug, Clone)]
-pub struct MountOptions {
-    /// The directory that is covered.
-    pub mount_point: PathBuf,
-    /// The kernel refuses every change.
-    pub read_only: bool,
-    /// Users other than the one who mounts may enter; the default for the super-user.
-    pub allow_other: bool,
-    /// Setuid programs run with the rights of their owner. Off: whoever can write somewhere in the
-    /// cluster cannot become super-user here.
-    pub allow_suid: bool,
-    /// Device nodes can be opened. Off for the same reason.
-    pub allow_devices: bool,
-    /// The name in the first column of `df` and `mount`.
-    pub name: String,
-    /// Read-aheads and write-backs that the kernel keeps under way at once.
-    pub max_background: u16,
-    /// How far the kernel reads ahead, in KiB. Its own bound for FUSE is 128, too little for a
-    /// network.
-    pub read_ahead_kib: u32,
-    /// Listings carry attributes. Of use only with leases: see the module `capabilities`.
-    pub readdirplus: bool,
-}
-
-impl MountOptions {
-    /// The defaults for a mount at this place.
-    pub fn new(mount_point: impl Into<PathBuf>) -> MountOptions {
-        MountOptions {
-            mount_point: mount_point.into(),
-            read_only: false,
-            allow_other: rustix::process::geteuid().is_root(),
-            allow_suid: false,
-            allow_devices: false,
-            name: "ministry".to_owned(),
-            max_background: 128,
-            read_ahead_kib: 1024,
-            readdirplus: false,
-        }
-    }
-}
 
 /// Why there is no mount.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +48,30 @@ pub enum MountError {
              container the device"
     )]
     NoDevice,
+    /// The program is not installed.
+    #[error(
+        "there is no fusermount3, by which other users than the super-user mount: install the \
+         package fuse3, or mount as root"
+    )]
+    NoProgram,
+    /// `fusermount3` opens the device as the user who runs it.
+    #[error(
+        "this user may not open {FUSE_DEVICE}: everybody may where the package fuse3 has set the \
+         machine up; the super-user can permit it with 'chmod 666 {FUSE_DEVICE}'"
+    )]
+    DeviceClosed,
+    /// Others may not enter what this user mounts.
+    #[error(
+        "allow_other is not permitted here: the super-user can permit it with the line \
+         'user_allow_other' in /etc/fuse.conf; without the option only you see the mount"
+    )]
+    AllowOther,
+    /// An option that would give rights to whoever mounts.
+    #[error("only the super-user may mount with '{option}': leave it away, or mount as root")]
+    SuperUserOnly {
+        /// The option.
+        option: &'static str,
+    },
     /// The device cannot be opened.
     #[error("cannot open {FUSE_DEVICE}: {0}")]
     Device(io::Error),
@@ -150,13 +134,14 @@ impl Mount {
         let path = check_mount_point(&options.mount_point)?;
         let tuning =
             Tuning { max_background: options.max_background, readdirplus: options.readdirplus };
-        let adapter = Arc::new(Adapter::new(client));
+        let adapter = Arc::new(Adapter::new(client, options.view()));
         let filesystem = MinistryFilesystem::new(Arc::clone(&adapter), runtime.clone(), tuning);
-        let session = if rustix::process::geteuid().is_root() {
-            mount_directly(filesystem, &path, options)?
+        let device = if rustix::process::geteuid().is_root() {
+            mount_directly(&path, options)?
         } else {
-            mount_by_program(filesystem, &path, options)?
+            mount_by_program(&path, options)?
         };
+        let session = begin_session(filesystem, device, &path, options)?;
         let entry = mount_table::find(&path).map_err(MountError::Serve)?;
         let device = entry.map(|entry| entry.device()).unwrap_or_default();
         set_read_ahead(&device, options.read_ahead_kib);
@@ -249,25 +234,9 @@ pub fn unmount_path(path: &Path, how: Unmount) -> io::Result<()> {
         Unmount::ByForce => UnmountFlags::DETACH | UnmountFlags::FORCE,
     };
     match rustix::mount::unmount(path, flags | UnmountFlags::NOFOLLOW) {
-        Err(rustix::io::Errno::PERM) => unmount_by_program(path, how != Unmount::IfIdle),
+        Err(rustix::io::Errno::PERM) => fusermount::unmount(path, how != Unmount::IfIdle),
         result => Ok(result?),
     }
-}
-
-/// Other users than the super-user may unmount only by the program that mounted for them.
-fn unmount_by_program(path: &Path, lazily: bool) -> io::Result<()> {
-    let mut program = std::process::Command::new("fusermount3");
-    program.arg("-u").args(lazily.then_some("-z")).arg("--").arg(path);
-    let output = program.output().map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot run fusermount3: {error}"))
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let busy = text.to_ascii_lowercase().contains("busy");
-    let kind = if busy { io::ErrorKind::ResourceBusy } else { io::ErrorKind::Other };
-    Err(io::Error::new(kind, text.trim().to_owned()))
 }
 
 fn check_mount_point(path: &Path) -> Result<PathBuf, MountError> {
@@ -292,32 +261,55 @@ fn session_config(options: &MountOptions) -> Config {
     let mut config = Config::default();
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(THREADS);
-    // A queue for each thread instead of one that they share.
-    config.clone_fd = true;
+    // A queue for each thread instead of one that they share, where the device can be opened once
+    // more: `fusermount3` may open it also where its user may not.
+    config.clone_fd = open_device().is_ok();
     config
 }
 
-/// By `mount(2)`.
-fn mount_directly(
+/// Agrees with the kernel on the capabilities. What was mounted is taken away if that fails.
+fn begin_session(
     filesystem: MinistryFilesystem,
+    device: OwnedFd,
     path: &Path,
     options: &MountOptions,
 ) -> Result<Session<MinistryFilesystem>, MountError> {
+    let config = session_config(options);
+    Session::from_fd(filesystem, device, config.acl, config).map_err(|source| {
+        // Nobody serves it: whoever touched it would get an error.
+        let _ = unmount_path(path, Unmount::Lazily);
+        MountError::Refused { path: path.to_owned(), source }
+    })
+}
+
+/// By `mount(2)`.
+fn mount_directly(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
     let refused = |source| MountError::Refused { path: path.to_owned(), source };
     let device = open_device()?;
     let mode = path.metadata().map_err(refused)?.mode();
     let data = mount_data(device.as_raw_fd(), mode, options.allow_other);
     let data = CString::new(data).map_err(|error| refused(error.into()))?;
     let name = options.name.as_str();
-    rustix::mount::mount(name, path, FILE_SYSTEM_TYPE, mount_flags(options), data.as_c_str())
+    rustix::mount::mount(name, path, FILE_SYSTEM_TYPE, options.flags(), data.as_c_str())
         .map_err(|error| refused(error.into()))?;
-    let device = OwnedFd::from(device);
-    let config = session_config(options);
-    Session::from_fd(filesystem, device, config.acl, config).map_err(|error| {
-        // Nobody serves it: whoever touched it would get an error.
-        let _ = unmount_path(path, Unmount::Lazily);
-        refused(error)
-    })
+    Ok(OwnedFd::from(device))
+}
+
+/// By `fusermount3`.
+fn mount_by_program(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+    // For the clear message where there is no device. That this user may not open it says nothing.
+    if !Path::new(FUSE_DEVICE).exists() {
+        return Err(MountError::NoDevice);
+    }
+    fusermount::mount(path, options)
+}
+
+/// Changes flags of what is mounted at a path: those of `options`, and nothing else of them. For
+/// the super-user.
+pub fn remount(options: &MountOptions) -> Result<(), MountError> {
+    let path = &options.mount_point;
+    rustix::mount::mount_remount(path, options.flags(), c"")
+        .map_err(|error| MountError::Refused { path: path.clone(), source: error.into() })
 }
 
 fn mount_data(device: i32, mode: u32, allow_other: bool) -> String {
@@ -325,32 +317,6 @@ fn mount_data(device: i32, mode: u32, allow_other: bool) -> String {
     let (user, group) = (user.as_raw(), group.as_raw());
     let other = if allow_other { ",allow_other" } else { "" };
     format!("fd={device},rootmode={mode:o},user_id={user},group_id={group}{other}")
-}
-
-fn mount_flags(options: &MountOptions) -> MountFlags {
-    let mut flags = MountFlags::empty();
-    flags.set(MountFlags::RDONLY, options.read_only);
-    flags.set(MountFlags::NOSUID, !options.allow_suid);
-    flags.set(MountFlags::NODEV, !options.allow_devices);
-    flags
-}
-
-/// By `fusermount3`, which fuser calls.
-fn mount_by_program(
-    filesystem: MinistryFilesystem,
-    path: &Path,
-    options: &MountOptions,
-) -> Result<Session<MinistryFilesystem>, MountError> {
-    // For the clear message where there is no device.
-    drop(open_device()?);
-    let mut config = session_config(options);
-    config.mount_options =
-        vec![MountOption::FSName(options.name.clone()), MountOption::Subtype("ministry".into())];
-    if options.read_only {
-        config.mount_options.push(MountOption::RO);
-    }
-    Session::new(filesystem, path, &config)
-        .map_err(|source| MountError::Refused { path: path.to_owned(), source })
 }
 
 /// The file below `/sys` speaks of the device, not of the mount: nothing is asked of us.
@@ -364,18 +330,6 @@ fn set_read_ahead(device: &str, kib: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn programs_and_devices_of_the_cluster_get_no_rights_here_unless_asked_for() {
-        let mut options = MountOptions::new("/nowhere");
-        let flags = mount_flags(&options);
-        assert!(flags.contains(MountFlags::NOSUID | MountFlags::NODEV));
-        assert!(!flags.contains(MountFlags::RDONLY));
-        options.allow_suid = true;
-        options.allow_devices = true;
-        options.read_only = true;
-        assert_eq!(mount_flags(&options), MountFlags::RDONLY);
-    }
 
     #[test]
     fn the_kernel_is_told_never_to_judge_permissions_itself() {

@@ -3,7 +3,8 @@
 //! [`crate::filesystem`] takes requests apart and hands them here.
 //!
 //! What must always hold: every request is answered, once. A task that panics or is dropped drops
-//! its reply, which answers `EIO`; one that takes too long is ended with `ETIMEDOUT`.
+//! its reply, which answers `EIO`; one that takes too long is ended with `ETIMEDOUT`, but for the
+//! wait for a lock, which ends with the lock or by a signal.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,19 +12,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    Errno, FileHandle, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr,
+    Errno, FileHandle, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr,
 };
 use ministry_types::operations::Entry;
-use ministry_types::{Attributes, FileKind, FsError, limits};
+use ministry_types::{Attributes, FileKind, FsError, InodeId, limits};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use crate::adapter::Adapter;
 use crate::capabilities::Tuning;
-use crate::convert::{self, file_attributes};
+use crate::convert;
 use crate::failure::Failure;
+use crate::locks::Asked;
 
 /// How long the kernel may take names and attributes for true without asking. Nothing tells us yet
 /// when another client changes them, so not at all: that is what makes mounts coherent.
@@ -58,6 +60,7 @@ refuse!(
     ReplyDirectoryPlus,
     ReplyEmpty,
     ReplyEntry,
+    ReplyLock,
     ReplyLseek,
     ReplyOpen,
     ReplyStatfs,
@@ -99,6 +102,11 @@ impl MinistryFilesystem {
         MinistryFilesystem { adapter, runtime, tuning }
     }
 
+    /// The inode that the kernel means.
+    pub(crate) fn inode(&self, number: INodeNo) -> InodeId {
+        self.adapter.view.inode(number)
+    }
+
     /// Carries a request out in a task of its own, under the deadline, and answers it.
     pub(crate) fn serve<R, T, F>(
         &self,
@@ -135,14 +143,13 @@ impl MinistryFilesystem {
     ) where
         F: Future<Output = Result<Attributes, FsError>> + Send + 'static,
     {
-        let remember = Arc::clone(&self.adapter);
+        let show = Arc::clone(&self.adapter);
         let work = |adapter| async move {
             let attributes = work(adapter).await?;
-            remember.page_cache.saw(&attributes);
-            Ok(attributes)
+            Ok(show.show(&attributes))
         };
-        self.serve(operation, reply, work, |reply, attributes| {
-            reply.entry(&TIME_TO_LIVE, &file_attributes(&attributes), GENERATION);
+        self.serve(operation, reply, work, |reply, shown| {
+            reply.entry(&TIME_TO_LIVE, &shown, GENERATION);
         });
     }
 
@@ -158,6 +165,24 @@ impl MinistryFilesystem {
     {
         let work = |adapter| async move { work(adapter).await.map_err(Into::into) };
         self.serve(operation, reply, work, |reply: ReplyEmpty, ()| reply.ok());
+    }
+
+    /// Carries out a request for a lock. It has no deadline here: a wait for a lock may last for
+    /// hours, and the client has a deadline for everything else.
+    pub(crate) fn serve_lock(&self, asked: Asked, reply: ReplyEmpty) {
+        let operation = if asked.sleeps { "setlkw" } else { "setlk" };
+        let adapter = Arc::clone(&self.adapter);
+        self.runtime.spawn(async move {
+            let under_way = UnderWay::begin(operation);
+            match adapter.set_lock(asked).await {
+                Ok(()) => reply.ok(),
+                Err(failure) => {
+                    failure.log(operation);
+                    reply.refuse(failure.errno());
+                }
+            }
+            drop(under_way);
+        });
     }
 
     /// Lists names into the reply's buffer.

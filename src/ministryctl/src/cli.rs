@@ -84,6 +84,7 @@ pub enum Command {
     /// Mount the file system.
     Mount(MountArgs),
     /// Unmount it.
+    #[command(visible_alias = "unmount")]
     Umount(UmountArgs),
 }
 

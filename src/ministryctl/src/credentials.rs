@@ -65,6 +65,15 @@ fn explain(folder: &Path, role: Role, error: IdentityFileError) -> Failure {
              --identity {0}`",
             folder.display()
         ),
+        (IdentityFileError::File { source, .. }, Role::Client)
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            format!(
+                "{error}: a client's credentials belong to one user; make your own with \
+                 `ministryctl client join TOKEN --identity ~/.config/ministry/client`, or name \
+                 their folder (option credentials)"
+            )
+        }
         _ => error.to_string(),
     };
     Failure::text(Kind::Credentials, text)

@@ -2,7 +2,8 @@
 //!
 //! Reads are asked of any node, changes of the president ([`access`]); what is shown is made by
 //! pure functions ([`view`], [`show`]) from what was answered, as tables or as JSON of a stable
-//! form ([`output`]). Mounting lives in [`mount`].
+//! form ([`output`]). Mounting lives in [`mount`]; called by another name the program is the helper
+//! of mount(8).
 //!
 //! What must always hold: one clear line on standard error says what failed, at what, and what to
 //! do; the exit code tells its kind; standard output carries the answer and nothing else.
@@ -27,6 +28,10 @@ use crate::cli::{Cli, Command};
 use crate::failure::{Failure, Kind};
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if let Some(helper) = words.next().as_deref().and_then(mount::Helper::called) {
+        return helper.run(words.collect());
+    }
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

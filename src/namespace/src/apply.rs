@@ -16,10 +16,13 @@ use ministry_types::{
 };
 
 use crate::Namespace;
+use crate::acl_attributes::AclsKept;
 use crate::command::{Command, CommandReply, encode};
 use crate::create::New;
-use crate::data::{MovedOut, Report};
+use crate::data::MovedOut;
+use crate::lock_table::{Holder, Wanted};
 use crate::overlay::Overlay;
+use crate::ranges::Span;
 use crate::records::{
     DirectoryRecord, Fault, InodeRecord, RangeRecord, ReignRecord, Ruled, Work, read_number,
     read_value,
@@ -72,10 +75,25 @@ impl Namespace {
         if command.epoch() != current {
             return Ok(CommandReply::StaleReign { current });
         }
+        if let Command::Settle { unlogged, then, .. } = command {
+            self.settle(state, unlogged)?;
+            return match then {
+                Some(command) => self.apply(state, command),
+                None => Ok(CommandReply::Done),
+            };
+        }
         if let Command::Change { session, slot, sequence, caller, time, operation, .. } = command {
             let (session, slot, sequence, time) = (*session, *slot, *sequence, *time);
             return self
                 .change(state, &Change { session, slot, sequence, caller, time, operation });
+        }
+        if let Command::WriteAgain { caller, time, operation, .. } = command {
+            let again = self.attempt(state, caller, *time, |work| work.write_again(operation))?;
+            return Ok(match again {
+                Ok(()) => CommandReply::Done,
+                Err(Refused::Fs(error)) => CommandReply::Change(Err(error)),
+                Err(Refused::Elsewhere(owner)) => CommandReply::Elsewhere { owner },
+            });
         }
         let root = Caller::root();
         let transfers = matches!(command, Command::GiveAway { .. } | Command::Adopt { .. });
@@ -121,8 +139,9 @@ impl Namespace {
             Turn::Again(reply) => return Ok(CommandReply::Change(reply)),
             Turn::Stale => return Ok(CommandReply::StaleSequence),
         }
-        let attempt = self
-            .attempt(state, change.caller, change.time, |work| work.carry_out(change.operation));
+        let attempt = self.attempt(state, change.caller, change.time, |work| {
+            work.carry_out(session, change.operation)
+        });
         let reply = match attempt? {
             Ok(outcome) => Ok(outcome),
             Err(Refused::Fs(error)) => Err(error),
@@ -138,7 +157,10 @@ impl Work<'_> {
     /// Everything but reigns and changes.
     fn administer(&mut self, command: &Command) -> Ruled<CommandReply> {
         match command {
-            Command::Reign { .. } | Command::Change { .. } => {
+            Command::Reign { .. }
+            | Command::Change { .. }
+            | Command::Settle { .. }
+            | Command::WriteAgain { .. } => {
                 unreachable!("these have ways of their own")
             }
             Command::Found { time, .. } => self.found(*time)?,
@@ -169,6 +191,7 @@ impl Work<'_> {
                 return Ok(CommandReply::GivenAway(Ok(record)));
             }
             Command::Adopt { record, generation, .. } => self.adopt(record, *generation)?,
+            Command::Fence { inode, .. } => self.fence(*inode)?,
         }
         Ok(CommandReply::Done)
     }
@@ -199,8 +222,10 @@ impl Work<'_> {
             },
             directory: Some(DirectoryRecord::new(inode, 0)),
             capability: false,
+            acls: AclsKept::default(),
             data_end: 0,
             cuts_confirmed: 0,
+            logged_until: Timestamp(0),
         });
         Ok(())
     }
@@ -224,12 +249,13 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Carries out a change of the name space.
-    fn carry_out(&mut self, operation: &Operation) -> Ruled<Outcome> {
+    /// Carries out a change of the name space on behalf of a session.
+    fn carry_out(&mut self, session: SessionId, operation: &Operation) -> Ruled<Outcome> {
         match operation {
-            Operation::Create { parent, name, kind, permissions, device, target } => {
-                let (kind, permissions, device) = (*kind, *permissions, *device);
-                self.create(*parent, name, &New { kind, permissions, device, target })
+            Operation::Create { parent, name, kind, permissions, umask, device, target } => {
+                let (kind, permissions) = (*kind, *permissions);
+                let (umask, device) = (*umask, *device);
+                self.create(*parent, name, &New { kind, permissions, umask, device, target })
             }
             Operation::Link { inode, parent, name } => self.link(*inode, *parent, name),
             Operation::Unlink { parent, name } => self.unlink(*parent, name),
@@ -243,17 +269,28 @@ impl Work<'_> {
                 self.set_xattr(*inode, name, value, *mode)
             }
             Operation::RemoveXattr { inode, name } => self.remove_xattr(*inode, name),
-            Operation::WriteInline { inode, at, data } => self.write_inline(*inode, *at, data),
+            Operation::Lock { inode, owner, pid, range, mode, wait } => {
+                let holder = Holder { session, owner: *owner };
+                let span = Span { range: *range, mode: *mode };
+                self.lock(*inode, &Wanted { holder, pid: *pid, span }, *wait)
+            }
+            Operation::Unlock { inode, owner, range, waiting_too } => {
+                self.unlock(*inode, session, *owner, *range, *waiting_too)
+            }
+            Operation::CancelLock { inode, request } => self.cancel_lock(*inode, session, *request),
+            Operation::InsistLock { inode, request } => self.insist_lock(*inode, session, *request),
+            Operation::WriteInline { .. } | Operation::ReportWrite { .. } => {
+                self.carry_out_write(operation)
+            }
             Operation::MoveOut { inode, mtime, ctime, chunk_bytes, allocated_bytes } => {
                 let (chunk_bytes, allocated_bytes) = (*chunk_bytes, *allocated_bytes);
                 let (mtime, ctime) = (*mtime, *ctime);
                 self.move_out(*inode, &MovedOut { mtime, ctime, chunk_bytes, allocated_bytes })
             }
-            Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated } => {
-                let (truncate_sequence, offset, end) = (*truncate_sequence, *offset, *end);
-                self.report_write(*inode, &Report { truncate_sequence, offset, end, allocated })
-            }
             Operation::Extend { inode, size } => self.extend(*inode, *size),
+            Operation::Settle { inode } => {
+                Ok(Outcome::Attributes(self.records().inode(*inode)?.attributes))
+            }
             Operation::SpaceInline { inode, offset, length, change, keep_size } => {
                 let end = offset.checked_add(*length).ok_or(FsError::FileTooLarge)?;
                 self.space_inline(*inode, *offset..end, *change, *keep_size)

@@ -22,11 +22,8 @@ impl Work<'_> {
     /// Sets attributes.
     pub(crate) fn set_attributes(&mut self, inode: InodeId, set: &SetAttributes) -> Ruled<Outcome> {
         let mut record = self.records().inode(inode)?;
-        if *set == (SetAttributes { size_by_handle: set.size_by_handle, ..Default::default() }) {
-            return Ok(Outcome::Attributes(record.attributes));
-        }
-        self.check_size(&record.attributes, set)?;
-        self.check_times_now(&record.attributes, set)?;
+        self.check_size(&record, set)?;
+        self.check_times_now(&record, set)?;
         self.check_owner(&record.attributes, set)?;
         if let Some(size) = set.size
             && self.resize(&mut record, size)? == Resized::NotInline
@@ -44,13 +41,13 @@ impl Work<'_> {
         Ok(Outcome::Attributes(record.attributes))
     }
 
-    fn check_size(&self, of: &Attributes, set: &SetAttributes) -> Ruled<()> {
+    fn check_size(&self, record: &InodeRecord, set: &SetAttributes) -> Ruled<()> {
         let Some(size) = set.size else {
             return Ok(());
         };
-        check_has_bytes(of)?;
+        check_has_bytes(&record.attributes)?;
         if !set.size_by_handle {
-            permissions::check(self.caller, of, WRITE)?;
+            self.records().check(self.caller, record, WRITE)?;
         }
         if size > FILE_BYTES_MAX {
             return Err(FsError::FileTooLarge.into());
@@ -58,13 +55,12 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The time of now may be set by whoever may write: a write would set it too.
-    fn check_times_now(&self, of: &Attributes, set: &SetAttributes) -> Ruled<()> {
-        let now = [set.atime, set.mtime].contains(&Some(SetTime::Now));
-        if !now || set.size.is_some() || permissions::owns(self.caller, of) {
+    /// Both times of now may be set by whoever may write: a write would set them too.
+    fn check_times_now(&self, record: &InodeRecord, set: &SetAttributes) -> Ruled<()> {
+        if !is_touch(set) || permissions::owns(self.caller, &record.attributes) {
             return Ok(());
         }
-        Ok(permissions::check(self.caller, of, WRITE)?)
+        self.records().check(self.caller, record, WRITE)
     }
 
     fn check_owner(&self, of: &Attributes, set: &SetAttributes) -> Ruled<()> {
@@ -79,9 +75,9 @@ impl Work<'_> {
         let may_chown = |uid: u32| caller.is_root() || (is_owner && uid == of.uid);
         let may_chgrp =
             |gid: u32| caller.is_root() || (is_owner && (caller.in_group(gid) || gid == of.gid));
-        let sets_time =
-            [set.atime, set.mtime].iter().any(|time| matches!(time, Some(SetTime::At(_))));
-        let wants_ownership = set.permissions.is_some() || sets_time;
+        // `chown` of nothing is anybody's, but not where it takes the set-id bits.
+        let takes_set_ids = is_chown(set) && permissions::after_chown(caller, of) != of.permissions;
+        let wants_ownership = set.permissions.is_some() || chooses_time(set) || takes_set_ids;
         let allowed = set.uid.is_none_or(may_chown)
             && set.gid.is_none_or(may_chgrp)
             && (!wants_ownership || permissions::owns(caller, of));
@@ -89,13 +85,12 @@ impl Work<'_> {
     }
 
     fn set_mode_and_owner(&mut self, record: &mut InodeRecord, set: &SetAttributes) -> Ruled<()> {
-        let changes_owner = set.uid.is_some() || set.gid.is_some();
         let mut loses_capability = false;
         if set.size.is_some() {
             loses_capability |= permissions::strip_after_write(self.caller, record);
         }
         let of = &mut record.attributes;
-        if changes_owner {
+        if is_chown(set) {
             of.permissions = permissions::after_chown(self.caller, of);
             loses_capability |= std::mem::take(&mut record.capability);
             of.uid = set.uid.unwrap_or(of.uid);
@@ -107,11 +102,35 @@ impl Work<'_> {
                 of.permissions &= !SET_GID;
             }
         }
+        if set.permissions.is_some() {
+            self.acl_follows_mode(record)?;
+        }
         if loses_capability {
             self.drop_capability(record.attributes.inode)?;
         }
         Ok(())
     }
+}
+
+/// `chown`, also the one of neither user nor group, which still takes the set-id bits and shows in
+/// `ctime`: it is the one system call that sets nothing.
+fn is_chown(set: &SetAttributes) -> bool {
+    let SetAttributes { permissions, uid, gid, size, size_by_handle: _, atime, mtime } = set;
+    let others = permissions.is_some() || size.is_some() || atime.is_some() || mtime.is_some();
+    uid.is_some() || gid.is_some() || !others
+}
+
+/// `utimes` without times, or with twice the time of now.
+fn is_touch(set: &SetAttributes) -> bool {
+    (set.atime, set.mtime) == (Some(SetTime::Now), Some(SetTime::Now)) && set.size.is_none()
+}
+
+/// `utimes` that does more than a write would do: a given time, or one of the two times alone. A
+/// cut comes with the time of now, which is its own.
+fn chooses_time(set: &SetAttributes) -> bool {
+    let times = [set.atime, set.mtime];
+    let given = times.iter().any(|time| matches!(time, Some(SetTime::At(_))));
+    given || (times.iter().any(Option::is_some) && set.size.is_none() && !is_touch(set))
 }
 
 /// Whether the object is one that has bytes to read and write.

@@ -15,6 +15,8 @@ use ministry_types::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::soft::Unlogged;
+
 /// One entry of a ministry's log. Each but the first kind carries the epoch of the reign under
 /// which it was proposed, and does nothing under another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +122,36 @@ pub enum Command {
         /// Generation of the ownership that this is part of.
         generation: u64,
     },
+    /// What writes have made of files without the log; then, within the same entry, the command
+    /// that had to wait for it. Answers what that answers.
+    Settle {
+        /// The reign.
+        epoch: Epoch,
+        /// Each file once.
+        unlogged: Vec<Unlogged>,
+        /// Neither a reign nor a further one of these.
+        then: Option<Box<Command>>,
+    },
+    /// A write that an earlier minister acknowledged in memory, and that the present one cannot
+    /// keep there. Done only if nothing as new is in the log.
+    WriteAgain {
+        /// The reign.
+        epoch: Epoch,
+        /// On whose behalf.
+        caller: Caller,
+        /// The time that it got.
+        time: Timestamp,
+        /// The write, its place settled.
+        operation: Operation,
+    },
+    /// From now on storage refuses what was sent to a chunked file before: whoever had the turn to
+    /// append has not given it back. One that is not chunked stays as it is.
+    Fence {
+        /// The reign.
+        epoch: Epoch,
+        /// The file.
+        inode: InodeId,
+    },
 }
 
 impl Command {
@@ -146,7 +178,10 @@ impl Command {
             | Command::TruncatesDone { epoch, .. }
             | Command::PurgesDone { epoch, .. }
             | Command::GiveAway { epoch, .. }
-            | Command::Adopt { epoch, .. } => *epoch,
+            | Command::Adopt { epoch, .. }
+            | Command::Settle { epoch, .. }
+            | Command::WriteAgain { epoch, .. }
+            | Command::Fence { epoch, .. } => *epoch,
         }
     }
 }

@@ -16,7 +16,8 @@ use ministry_types::limits::{INODE_BLOCK, LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYT
 use ministry_types::operations::Outcome;
 use ministry_types::{Attributes, FileKind, FsError, InodeId, Layout, Timestamp};
 
-use crate::permissions::{self, EXECUTE, GROUP_EXECUTE, PERMISSION_BITS, SET_GID, WRITE, in_group};
+use crate::acl_attributes::{AclKind, AclsKept, Inherited};
+use crate::permissions::{EXECUTE, GROUP_EXECUTE, PERMISSION_BITS, SET_GID, WRITE, in_group};
 use crate::records::{
     DentryRecord, DirectoryRecord, InodeRecord, RangeRecord, Ruled, Work, read_number, read_value,
 };
@@ -25,6 +26,7 @@ use crate::records::{
 pub(crate) struct New<'a> {
     pub(crate) kind: FileKind,
     pub(crate) permissions: u32,
+    pub(crate) umask: u32,
     pub(crate) device: u64,
     pub(crate) target: &'a [u8],
 }
@@ -51,10 +53,13 @@ impl Work<'_> {
         self.check_new_name(&directory, name)?;
         self.check_new_object(new)?;
         let (gid, permissions) = self.inherit(&directory.attributes, new);
+        let inherited =
+            self.records().inherit_acls(&directory, new.kind, permissions, new.umask)?;
+        let Inherited { permissions, access, default } = inherited;
         let inode = self.take_number(parent)?;
         let is_directory = new.kind == FileKind::Directory;
         let size = new.target.len() as u64;
-        let record = InodeRecord {
+        let mut record = InodeRecord {
             attributes: Attributes {
                 inode,
                 kind: new.kind,
@@ -73,9 +78,13 @@ impl Work<'_> {
             },
             directory: is_directory.then(|| DirectoryRecord::new(parent, 0)),
             capability: false,
+            acls: AclsKept::default(),
             data_end: 0,
             cuts_confirmed: 0,
+            logged_until: Timestamp(0),
         };
+        self.keep_acl(&mut record, AclKind::Access, access);
+        self.keep_acl(&mut record, AclKind::Default, default);
         self.write_inode(&record);
         if new.kind == FileKind::Symlink {
             self.write_content(inode, new.target.to_vec());
@@ -114,7 +123,7 @@ impl Work<'_> {
     /// Whether the caller may put `name`, which must not be there, into a directory. The order of
     /// the checks is Linux's: a name that is taken is told to whoever may search.
     fn check_new_name(&self, directory: &InodeRecord, name: &[u8]) -> Ruled<()> {
-        permissions::check(self.caller, &directory.attributes, EXECUTE)?;
+        self.records().check(self.caller, directory, EXECUTE)?;
         check_name(name)?;
         if self.records().find(directory.attributes.inode, name)?.is_some() {
             return Err(FsError::Exists.into());
@@ -127,7 +136,7 @@ impl Work<'_> {
         if directory.is_orphan() {
             return Err(FsError::NotFound.into());
         }
-        Ok(permissions::check(self.caller, &directory.attributes, WRITE | EXECUTE)?)
+        self.records().check(self.caller, directory, WRITE | EXECUTE)
     }
 
     fn check_new_object(&self, new: &New<'_>) -> Ruled<()> {
@@ -152,7 +161,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Group and mode of a new object in a directory.
+    /// Group and mode of a new object in a directory, before umask and default list: whether the
+    /// set-group bit stays is judged by what was asked for.
     fn inherit(&self, directory: &Attributes, new: &New<'_>) -> (u32, u32) {
         let mut permissions = match new.kind {
             FileKind::Symlink => 0o777,

@@ -147,6 +147,18 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Makes a cut where the file ends, so that nothing changes but what storage still takes.
+    pub(crate) fn fence(&mut self, inode: InodeId) -> Ruled<()> {
+        let Some(mut record) = self.records().inode_here(inode)? else { return Ok(()) };
+        if !record.attributes.layout.is_chunked() {
+            return Ok(());
+        }
+        let size = record.attributes.size;
+        self.add_mark(&mut record, size)?;
+        self.write_inode(&record);
+        Ok(())
+    }
+
     /// Forgets the allocation behind a cut.
     fn cut_allocations(&mut self, record: &mut InodeRecord, size: u64) -> Ruled<()> {
         let Layout::Chunked { chunk_bytes, .. } = record.attributes.layout else {

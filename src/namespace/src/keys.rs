@@ -9,6 +9,8 @@
 
 use ministry_types::{ChunkNumber, InodeId, SessionId};
 
+use crate::acl_attributes::AclKind;
+
 const APPLIED: u8 = 0x01;
 const REIGN: u8 = 0x02;
 const RANGE: u8 = 0x03;
@@ -28,6 +30,13 @@ const PURGE: u8 = 0x17;
 const TRUNCATED: u8 = 0x18;
 const GIVEN: u8 = 0x19;
 const ADOPTED: u8 = 0x1a;
+const ACL_ACCESS: u8 = 0x20;
+const ACL_DEFAULT: u8 = 0x21;
+const LOCKS: u8 = 0x30;
+const LOCKED: u8 = 0x31;
+const LOCK_COUNT: u8 = 0x32;
+const LOCK_WAIT: u8 = 0x33;
+const LOCK_TOTAL: u8 = 0x34;
 
 /// Bits of a cookie that number the names of one hash.
 const ORDINAL_BITS: u32 = 8;
@@ -52,6 +61,17 @@ pub(crate) fn first_cookie(name: &[u8]) -> u64 {
     (hash % HASHES + 1) << ORDINAL_BITS
 }
 
+/// What a key is about, for those of whose records something may be unlogged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// The record of an object.
+    Inode(InodeId),
+    /// Its inline bytes.
+    Content(InodeId),
+    /// What one of its chunks takes.
+    Allocation(InodeId, ChunkNumber),
+}
+
 /// The keys of one keyspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Keys {
@@ -68,6 +88,24 @@ impl Keys {
             key.extend_from_slice(part);
         }
         key
+    }
+
+    /// What a key is about: the way back from [`Keys::inode`], [`Keys::content`] and
+    /// [`Keys::allocation`].
+    pub(crate) fn subject(self, key: &[u8]) -> Option<Subject> {
+        let rest = key.strip_prefix(&self.keyspace.to_be_bytes())?;
+        let (tag, rest) = rest.split_first()?;
+        let (number, rest) = rest.split_first_chunk::<8>()?;
+        let inode = InodeId(u64::from_be_bytes(*number));
+        match (*tag, rest) {
+            (INODE, []) => Some(Subject::Inode(inode)),
+            (CONTENT, []) => Some(Subject::Content(inode)),
+            (ALLOCATION, rest) => {
+                let chunk = <[u8; 8]>::try_from(rest).ok()?;
+                Some(Subject::Allocation(inode, u64::from_be_bytes(chunk)))
+            }
+            _ => None,
+        }
     }
 
     fn numbered(self, tag: u8, number: u64) -> Vec<u8> {
@@ -165,6 +203,14 @@ impl Keys {
         self.numbered(XATTRS, inode.0)
     }
 
+    pub(crate) fn acl(self, inode: InodeId, kind: AclKind) -> Vec<u8> {
+        let tag = match kind {
+            AclKind::Access => ACL_ACCESS,
+            AclKind::Default => ACL_DEFAULT,
+        };
+        self.numbered(tag, inode.0)
+    }
+
     pub(crate) fn allocation(self, inode: InodeId, chunk: ChunkNumber) -> Vec<u8> {
         self.key(ALLOCATION, &[&inode.0.to_be_bytes(), &chunk.to_be_bytes()])
     }
@@ -198,6 +244,45 @@ impl Keys {
     /// A directory that came from another ministry.
     pub(crate) fn adopted(self, inode: InodeId) -> Vec<u8> {
         self.numbered(ADOPTED, inode.0)
+    }
+
+    /// Locks of a file, and requests that wait for some.
+    pub(crate) fn locks(self, inode: InodeId) -> Vec<u8> {
+        self.numbered(LOCKS, inode.0)
+    }
+
+    /// An inode on which a session holds or wants a lock.
+    pub(crate) fn locked_inode(self, session: SessionId, inode: InodeId) -> Vec<u8> {
+        self.key(LOCKED, &[&session.0, &inode.0.to_be_bytes()])
+    }
+
+    /// All inodes on which a session holds or wants a lock.
+    pub(crate) fn locked_inodes(self, session: SessionId) -> (Vec<u8>, Vec<u8>) {
+        // The largest number is never given out, so that it may be the excluded end.
+        let from = self.locked_inode(session, InodeId(0));
+        (from, self.locked_inode(session, InodeId(u64::MAX)))
+    }
+
+    /// How many locks and requests a session has.
+    pub(crate) fn lock_count(self, session: SessionId) -> Vec<u8> {
+        self.key(LOCK_COUNT, &[&session.0])
+    }
+
+    /// A request that waits: by session, number of the owner, number of the request.
+    pub(crate) fn lock_wait(self, session: SessionId, owner: u64, request: u64) -> Vec<u8> {
+        self.key(LOCK_WAIT, &[&session.0, &owner.to_be_bytes(), &request.to_be_bytes()])
+    }
+
+    /// All requests with which an owner waits.
+    pub(crate) fn lock_waits(self, session: SessionId, owner: u64) -> (Vec<u8>, Vec<u8>) {
+        let end = self.lock_wait(session, owner, u64::MAX);
+        // Clients count their requests from 1: none has the largest number.
+        (self.lock_wait(session, owner, 0), end)
+    }
+
+    /// How many locks there are.
+    pub(crate) fn lock_total(self) -> Vec<u8> {
+        self.key(LOCK_TOTAL, &[])
     }
 }
 
@@ -245,7 +330,19 @@ mod tests {
             ] {
                 prop_assert!(from <= key && key < to);
             }
+            let inode_id = InodeId(inode);
+            prop_assert_eq!(keys.subject(&keys.inode(inode_id)), Some(Subject::Inode(inode_id)));
+            prop_assert_eq!(
+                keys.subject(&keys.content(inode_id)),
+                Some(Subject::Content(inode_id))
+            );
+            prop_assert_eq!(
+                keys.subject(&keys.allocation(inode_id, cookie)),
+                Some(Subject::Allocation(inode_id, cookie))
+            );
+            prop_assert_eq!(keys.subject(&keys.xattrs(inode_id)), None);
             let backlink = keys.backlink(InodeId(inode), InodeId(parent), cookie);
+            prop_assert_eq!(keys.subject(&backlink), None);
             prop_assert_eq!(number_before_last(&backlink), Some(parent));
             prop_assert_eq!(last_number(&backlink), Some(cookie));
         }

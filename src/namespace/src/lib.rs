@@ -18,15 +18,21 @@
 pub mod command;
 pub mod office;
 pub mod overlay;
+pub mod soft;
 
+mod acl;
+mod acl_attributes;
 mod apply;
 mod attributes;
 mod create;
 mod data;
 mod keys;
+mod lock_table;
+mod locks;
 mod orphans;
 mod permissions;
 mod query;
+mod ranges;
 mod records;
 mod remove;
 mod rename;
@@ -38,9 +44,11 @@ mod xattrs;
 mod tests;
 
 pub use command::{Command, CommandReply, DecodeError};
+pub use locks::LockCount;
 pub use office::{PendingPurge, PendingTruncate, Ranges};
 pub use overlay::Overlay;
 pub use query::QueryRefusal;
+pub use soft::{Replay, SoftView, SoftWrite, Softly, Unlogged, access_is_due};
 
 use ministry_types::MinistryId;
 

@@ -64,6 +64,8 @@ impl Work<'_> {
         self.state.delete(self.keys.inode(inode));
         self.state.delete(self.keys.content(inode));
         self.state.delete(self.keys.xattrs(inode));
+        self.forget_acls(&record);
+        self.remove_locks(inode)?;
         self.count_objects(-1)?;
         if let Layout::Chunked { chunk_bytes, .. } = record.attributes.layout {
             self.state.delete(self.keys.truncated(inode));

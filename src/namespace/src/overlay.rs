@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::ops::ControlFlow;
 
+use ministry_types::SessionId;
 use ministry_types::kv::{Batch, KvError, KvRead, Visit};
 
 /// Changes over a state: see the module.
@@ -27,6 +28,8 @@ pub(crate) struct Changes {
     cleared: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Records set (`Some`) or removed since; stronger than `cleared`.
     records: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Requests for locks that wait no more. No part of the state: the minister tells the clients.
+    settled: Vec<(SessionId, u64)>,
 }
 
 impl Changes {
@@ -85,6 +88,17 @@ impl<'a> Overlay<'a> {
         self.changes.clear(from, to);
     }
 
+    /// A request for a lock waits no more.
+    pub(crate) fn note_settled(&mut self, request: (SessionId, u64)) {
+        self.changes.settled.push(request);
+    }
+
+    /// The requests for locks that these changes have granted or ended: session, and number of the
+    /// request there.
+    pub fn settled(&self) -> &[(SessionId, u64)] {
+        &self.changes.settled
+    }
+
     /// The changes as steps that a store writes at once.
     pub fn into_batch(self) -> Batch {
         let mut batch = Batch::default();
@@ -111,6 +125,7 @@ impl<'a> Overlay<'a> {
             self.changes.clear(&from, &to);
         }
         self.changes.records.extend(changes.records);
+        self.changes.settled.extend(changes.settled);
     }
 }
 

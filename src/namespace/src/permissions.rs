@@ -1,4 +1,4 @@
-//! Who may do what: the mode bits, as Linux reads them.
+//! Who may do what: the mode bits and the access control list, as Linux reads them.
 //!
 //! Every rule and query asks here. The client's kernel may have asked before; it is asked again,
 //! since a client can lie.
@@ -8,6 +8,7 @@
 
 use ministry_types::{Attributes, Caller, FileKind, FsError};
 
+use crate::acl::Acl;
 use crate::records::InodeRecord;
 
 /// To read. The numbers are those of `access(2)`, and of one digit of a mode.
@@ -22,15 +23,33 @@ pub(crate) const SET_UID: u32 = 0o4000;
 pub(crate) const SET_GID: u32 = 0o2000;
 pub(crate) const STICKY: u32 = 0o1000;
 pub(crate) const GROUP_EXECUTE: u32 = 0o010;
+/// The middle digit: the group, or the mask of an access control list.
+const GROUP_BITS: u32 = 0o070;
 pub(crate) const ANY_EXECUTE: u32 = 0o111;
 /// All bits that `chmod` can set.
 pub(crate) const PERMISSION_BITS: u32 = 0o7777;
 
-/// Asks the mode bits for everything in `mask`.
-pub(crate) fn check(caller: &Caller, of: &Attributes, mask: u32) -> Result<(), FsError> {
+/// Whether the access control list of an object, if it has one, decides about the caller. As in
+/// Linux the owner's digit speaks for the list, and a middle digit of 0 (a mask that lets nobody
+/// do anything) sets the list aside: the digits alone then say the same to all but named users,
+/// who count as the others they are.
+pub(crate) fn asks_acl(caller: &Caller, of: &Attributes) -> bool {
+    !caller.is_root() && caller.uid != of.uid && of.permissions & GROUP_BITS != 0
+}
+
+/// Asks the mode bits, and the access control list where there is one, for everything in `mask`.
+/// The list may be left out where [`asks_acl`] says so.
+pub(crate) fn check(
+    caller: &Caller,
+    of: &Attributes,
+    acl: Option<&Acl>,
+    mask: u32,
+) -> Result<(), FsError> {
     debug_assert!(mask <= READ | WRITE | EXECUTE);
     let allowed = if caller.is_root() {
         mask & EXECUTE == 0 || of.kind == FileKind::Directory || of.permissions & ANY_EXECUTE != 0
+    } else if let Some(acl) = acl.filter(|_| asks_acl(caller, of)) {
+        acl.lets(caller, of, mask)
     } else {
         let digit = if caller.uid == of.uid {
             of.permissions >> 6
@@ -124,21 +143,21 @@ mod tests {
     #[test]
     fn the_first_digit_that_fits_decides_alone() {
         let file = object(FileKind::Regular, 0o047, 1, 10);
-        assert!(check(&caller(1, 10, &[]), &file, READ).is_err());
-        assert!(check(&caller(2, 10, &[]), &file, READ).is_ok());
-        assert!(check(&caller(2, 10, &[]), &file, WRITE).is_err());
-        assert!(check(&caller(2, 11, &[10]), &file, READ).is_ok());
-        assert!(check(&caller(2, 11, &[10]), &file, READ | WRITE).is_err());
-        assert!(check(&caller(2, 11, &[]), &file, READ | WRITE | EXECUTE).is_ok());
+        assert!(check(&caller(1, 10, &[]), &file, None, READ).is_err());
+        assert!(check(&caller(2, 10, &[]), &file, None, READ).is_ok());
+        assert!(check(&caller(2, 10, &[]), &file, None, WRITE).is_err());
+        assert!(check(&caller(2, 11, &[10]), &file, None, READ).is_ok());
+        assert!(check(&caller(2, 11, &[10]), &file, None, READ | WRITE).is_err());
+        assert!(check(&caller(2, 11, &[]), &file, None, READ | WRITE | EXECUTE).is_ok());
     }
 
     #[test]
     fn the_super_user_executes_only_what_somebody_may() {
         let root = Caller::root();
-        assert!(check(&root, &object(FileKind::Regular, 0, 1, 1), READ | WRITE).is_ok());
-        assert!(check(&root, &object(FileKind::Regular, 0o666, 1, 1), EXECUTE).is_err());
-        assert!(check(&root, &object(FileKind::Regular, 0o010, 1, 1), EXECUTE).is_ok());
-        assert!(check(&root, &object(FileKind::Directory, 0, 1, 1), EXECUTE).is_ok());
+        assert!(check(&root, &object(FileKind::Regular, 0, 1, 1), None, READ | WRITE).is_ok());
+        assert!(check(&root, &object(FileKind::Regular, 0o666, 1, 1), None, EXECUTE).is_err());
+        assert!(check(&root, &object(FileKind::Regular, 0o010, 1, 1), None, EXECUTE).is_ok());
+        assert!(check(&root, &object(FileKind::Directory, 0, 1, 1), None, EXECUTE).is_ok());
     }
 
     #[test]

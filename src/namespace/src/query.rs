@@ -18,7 +18,9 @@ use crate::Namespace;
 use crate::attributes::check_has_bytes;
 use crate::create::check_name;
 use crate::keys;
+use crate::lock_table::{Holder, Wanted};
 use crate::permissions::{self, EXECUTE, READ, WRITE};
+use crate::ranges::Span;
 use crate::records::{
     AdoptedRecord, DentryRecord, DirectoryRecord, Fault, InodeRecord, Records, Ruled, read_number,
     read_value,
@@ -77,7 +79,7 @@ impl Asker<'_> {
             Query::GetAttributes { inode } => {
                 Ok(Answer::Attributes(self.records.inode(*inode)?.attributes))
             }
-            Query::Read { inode } => self.read(*inode),
+            Query::Read { inode, .. } => self.read(*inode),
             Query::Open { inode, read, write, execute } => {
                 self.open(*inode, OpenFor { read: *read, write: *write, execute: *execute })
             }
@@ -93,12 +95,18 @@ impl Asker<'_> {
                 Ok(Answer::Names(self.records.xattr_names(self.caller, *inode)?))
             }
             Query::Parent { inode } => self.parent(*inode),
+            Query::TestLock { inode, session, owner, range, mode } => {
+                let holder = Holder { session: *session, owner: *owner };
+                let span = Span { range: *range, mode: *mode };
+                let wanted = Wanted { holder, pid: 0, span };
+                Ok(Answer::Lock(self.records.test_lock(*inode, &wanted)?))
+            }
         }
     }
 
     fn lookup(&self, parent: InodeId, name: &[u8]) -> Ruled<Answer> {
         let (record, directory) = self.records.directory(parent)?;
-        permissions::check(self.caller, &record.attributes, EXECUTE)?;
+        self.records.check(self.caller, &record, EXECUTE)?;
         if name == b"." {
             return self.entry(parent, FileKind::Directory);
         }
@@ -132,8 +140,8 @@ impl Asker<'_> {
     }
 
     fn open(&self, inode: InodeId, wanted: OpenFor) -> Ruled<Answer> {
-        let attributes = self.records.inode(inode)?.attributes;
-        match attributes.kind {
+        let record = self.records.inode(inode)?;
+        match record.attributes.kind {
             FileKind::Symlink => return Err(FsError::Invalid.into()),
             FileKind::Directory if wanted.write => return Err(FsError::IsDirectory.into()),
             kind if wanted.execute && kind != FileKind::Regular => {
@@ -143,16 +151,16 @@ impl Asker<'_> {
         }
         let bits = [(wanted.read, READ), (wanted.write, WRITE), (wanted.execute, EXECUTE)];
         let mask = bits.into_iter().filter(|(want, _)| *want).map(|(_, bit)| bit).sum();
-        permissions::check(self.caller, &attributes, mask)?;
-        Ok(Answer::Attributes(attributes))
+        self.records.check(self.caller, &record, mask)?;
+        Ok(Answer::Attributes(record.attributes))
     }
 
     fn access(&self, inode: InodeId, mask: u32) -> Ruled<Answer> {
-        let attributes = self.records.inode(inode)?.attributes;
+        let record = self.records.inode(inode)?;
         if mask > READ | WRITE | EXECUTE {
             return Err(FsError::Invalid.into());
         }
-        permissions::check(self.caller, &attributes, mask)?;
+        self.records.check(self.caller, &record, mask)?;
         Ok(Answer::Done)
     }
 
@@ -174,7 +182,7 @@ impl Asker<'_> {
         // The owner may always: a handle stays good when the mode changes after the opening, and
         // the owner, who could change the mode back, is the one who does that.
         if !permissions::owns(self.caller, &record.attributes) {
-            permissions::check(self.caller, &record.attributes, READ)?;
+            self.records.check(self.caller, &record, READ)?;
         }
         if record.is_orphan() {
             return Err(FsError::NotFound.into());
@@ -227,7 +235,7 @@ impl Asker<'_> {
         };
         // A path is told to those who could find it.
         let (holder, _) = self.records.directory(parent)?;
-        permissions::check(self.caller, &holder.attributes, EXECUTE)?;
+        self.records.check(self.caller, &holder, EXECUTE)?;
         let dentry = self.records.dentry(parent, cookie)?.ok_or_else(|| lost(inode))?;
         Ok(Answer::Parent { parent, name: dentry.name })
     }

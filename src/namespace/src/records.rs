@@ -17,6 +17,7 @@ use ministry_types::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::acl_attributes::AclsKept;
 use crate::command::{decode, encode};
 use crate::keys::{self, Keys};
 use crate::overlay::Overlay;
@@ -91,10 +92,14 @@ pub(crate) struct InodeRecord {
     pub(crate) directory: Option<DirectoryRecord>,
     /// It has `security.capability`, which each write takes away.
     pub(crate) capability: bool,
+    /// Which access control lists it has.
+    pub(crate) acls: AclsKept,
     /// Of a chunked file: no byte that was reported ever lay at or behind this.
     pub(crate) data_end: u64,
     /// Of a chunked file: the newest cut that storage has confirmed.
     pub(crate) cuts_confirmed: u64,
+    /// The newest write that came into the log by way of soft state: see [`crate::soft`].
+    pub(crate) logged_until: Timestamp,
 }
 
 impl InodeRecord {

@@ -62,7 +62,7 @@ impl Work<'_> {
 
     /// What a name stands for, if it is there.
     pub(crate) fn find_any(&self, directory: &InodeRecord, name: &[u8]) -> Ruled<Option<Child>> {
-        permissions::check(self.caller, &directory.attributes, EXECUTE)?;
+        self.records().check(self.caller, directory, EXECUTE)?;
         check_name(name)?;
         let records = self.records();
         let Some(found) = records.find(directory.attributes.inode, name)? else {
@@ -79,7 +79,7 @@ impl Work<'_> {
         child: &Child,
         as_directory: bool,
     ) -> Ruled<()> {
-        permissions::check(self.caller, &directory.attributes, WRITE | EXECUTE)?;
+        self.records().check(self.caller, directory, WRITE | EXECUTE)?;
         if let Some(record) = &child.record {
             permissions::check_sticky(self.caller, &directory.attributes, &record.attributes)?;
         }

@@ -12,7 +12,7 @@ use ministry_types::kv::KvError;
 use ministry_types::operations::{Outcome, RenameMode};
 use ministry_types::{FileKind, FsError, InodeId};
 
-use crate::permissions::{self, EXECUTE, WRITE};
+use crate::permissions::{EXECUTE, WRITE};
 use crate::records::{DentryRecord, Fault, Found, InodeRecord, Ruled, Work};
 use crate::remove::{Child, check_empty};
 
@@ -62,13 +62,13 @@ impl Work<'_> {
     fn find_move(&self, parent: InodeId, name: &[u8], target: &Target<'_>) -> Ruled<Move> {
         let records = self.records();
         let (from, _) = records.directory(parent)?;
-        permissions::check(self.caller, &from.attributes, EXECUTE)?;
+        records.check(self.caller, &from, EXECUTE)?;
         if records.inode_here(target.parent)?.is_none() {
             let elsewhere = records.is_elsewhere(target.parent)?;
             return Err(if elsewhere { FsError::CrossMinistry } else { FsError::NotFound }.into());
         }
         let (to, _) = records.directory(target.parent)?;
-        permissions::check(self.caller, &to.attributes, EXECUTE)?;
+        records.check(self.caller, &to, EXECUTE)?;
         let source = self.find_child(&from, name)?;
         let displaced = self.find_any(&to, target.name)?;
         match (target.mode, &displaced) {
@@ -155,7 +155,7 @@ impl Work<'_> {
     fn check_may_turn(&self, child: &Child) -> Ruled<()> {
         match &child.record {
             Some(record) if record.is_directory() => {
-                Ok(permissions::check(self.caller, &record.attributes, WRITE)?)
+                self.records().check(self.caller, record, WRITE)
             }
             _ => Ok(()),
         }

@@ -4,7 +4,7 @@
 //! is kept, so that a change that comes again is answered again and not done again.
 //!
 //! What must always hold: a slot's number only grows. A session that ends leaves nothing behind:
-//! no slot, no orphan that waits for it.
+//! no slot, no lock, no orphan that waits for it.
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -90,6 +90,7 @@ impl Work<'_> {
         for inode in awaited {
             self.close_orphan(session, inode)?;
         }
+        self.end_locks(session)?;
         let mut slots = Vec::new();
         self.records().each(&self.keys.slots(session), |key, _| {
             slots.push(key.to_vec());

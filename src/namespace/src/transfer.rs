@@ -14,6 +14,8 @@ use ministry_types::operations::Name;
 use ministry_types::{FsError, InodeId, MinistryId};
 use serde::{Deserialize, Serialize};
 
+use crate::acl::Acl;
+use crate::acl_attributes::AclKind;
 use crate::command::{decode, encode};
 use crate::records::{
     AdoptedRecord, DirectoryRecord, GivenRecord, InodeRecord, Ruled, Work, XattrsRecord,
@@ -25,6 +27,8 @@ use crate::remove::check_empty;
 struct TransferRecord {
     inode: InodeRecord,
     xattrs: XattrsRecord,
+    access: Option<Acl>,
+    default: Option<Acl>,
     name: Name,
 }
 
@@ -60,9 +64,12 @@ impl Work<'_> {
             ..DirectoryRecord::new(directory.parent, directory.cookie)
         });
         let xattrs = self.records().xattrs(inode)?;
-        let record = encode(&TransferRecord { inode: record, xattrs, name });
+        let access = self.records().acl(&record, AclKind::Access)?;
+        let default = self.records().acl(&record, AclKind::Default)?;
         self.state.delete(self.keys.inode(inode));
         self.state.delete(self.keys.xattrs(inode));
+        self.forget_acls(&record);
+        let record = encode(&TransferRecord { inode: record, xattrs, access, default, name });
         self.count_objects(-1)?;
         self.write(key, &GivenRecord { to, generation, record: record.clone() });
         Ok(record)
@@ -70,7 +77,7 @@ impl Work<'_> {
 
     /// Takes over a directory that another ministry has given.
     pub(crate) fn adopt(&mut self, record: &[u8], generation: u64) -> Ruled<()> {
-        let transfer: TransferRecord = decode(record).map_err(|_| FsError::Damaged)?;
+        let mut transfer: TransferRecord = decode(record).map_err(|_| FsError::Damaged)?;
         let inode = transfer.inode.attributes.inode;
         if !transfer.inode.is_directory() || check_empty(&transfer.inode).is_err() {
             return Err(FsError::Damaged.into());
@@ -78,6 +85,8 @@ impl Work<'_> {
         if self.records().inode_here(inode)?.is_some() {
             return Ok(());
         }
+        self.keep_acl(&mut transfer.inode, AclKind::Access, transfer.access);
+        self.keep_acl(&mut transfer.inode, AclKind::Default, transfer.default);
         self.write_inode(&transfer.inode);
         self.count_objects(1)?;
         self.put_xattrs(inode, &transfer.xattrs);

@@ -132,8 +132,14 @@ metrics_table! {
         "A change of the name space, at the minister.";
     "ministry_minister_query_seconds" Histogram Seconds Stable ["query"]
         "A question to the name space, at the minister.";
+    "ministry_minister_busy_total" Counter Count Stable []
+        "Requests of clients that were refused because too many were under way on this node.";
     "ministry_minister_sessions_expired_total" Counter Count Stable []
         "Sessions that this minister ended because nothing was heard of their client.";
+    "ministry_minister_locks" Gauge Count Stable ["ministry", "state"]
+        "Advisory locks of the ministry that are held, and requests that wait for one.";
+    "ministry_minister_lock_wait_seconds" Histogram Seconds Stable []
+        "One question of a client how its waiting request for a lock stands, until it was answered.";
     "ministry_storekeeper_request_seconds" Histogram Seconds Stable ["action"]
         "A request about file data, at the node that got it.";
     "ministry_storekeeper_bytes_total" Counter Bytes Stable ["direction"]
@@ -160,6 +166,10 @@ metrics_table! {
         "Sessions that a ministry had ended before the client did.";
     "ministry_client_open_files" Gauge Count Stable []
         "Files that are open at the client.";
+    "ministry_client_locks" Gauge Count Stable []
+        "Owners of advisory locks, per file, that this client has to think of at close.";
+    "ministry_client_lock_wait_seconds" Histogram Seconds Stable []
+        "How long a request for a lock waited that had to wait.";
     "ministry_client_bytes_total" Counter Bytes Stable ["direction"]
         "File data that programs read and wrote.";
     "ministry_fuse_operation_seconds" Histogram Seconds Stable ["operation"]

@@ -73,6 +73,19 @@ errors! {
     Overloaded = EAGAIN, "too many requests under way";
     /// The mount or the certificate is read-only.
     ReadOnly = EROFS, "read-only file system";
+    /// The owner, the group or the subtree has used up what it was given. Not raised yet: there are
+    /// no quotas.
+    Quota = EDQUOT, "disk quota exceeded";
+    /// Too many files are open at the client.
+    TooManyOpenFiles = ENFILE, "too many open files";
+    /// The table of locks of the file or of the session is full.
+    NoLocks = ENOLCK, "no locks available";
+    /// Waiting for the lock would never end: its holder waits for the caller.
+    Deadlock = EDEADLK, "waiting for this lock would be a deadlock";
+    /// A signal ended the wait.
+    Interrupted = EINTR, "interrupted by a signal";
+    /// Another one holds a lock here, and the caller does not want to wait.
+    Locked = EAGAIN, "locked by another process";
 }
 
 /// A Linux error number.

@@ -18,6 +18,7 @@ pub mod inode;
 pub mod kv;
 pub mod layout;
 pub mod limits;
+pub mod locks;
 pub mod operations;
 pub mod ownership;
 pub mod placement;

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::errors::FsError;
-use crate::ids::InodeId;
+use crate::ids::{InodeId, SessionId};
 use crate::inode::{Attributes, FileKind, Timestamp};
 use crate::layout::{ChunkNumber, SpaceChange, TruncateMark};
+use crate::locks::{HeldLock, LockMode, LockOwner, LockRange};
 
 /// One name in a directory: bytes without `/` and zero, not `.` nor `..`.
 pub type Name = Vec<u8>;
@@ -77,6 +78,20 @@ pub enum WriteAt {
     End,
 }
 
+/// What a request for a lock does while another one is in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockWait {
+    /// It fails.
+    No,
+    /// It waits in the order of arrival.
+    Yes {
+        /// Drawn by the client, once for each request of its session that waits.
+        request: u64,
+        /// Fails when the wait would close a circle (`fcntl` locks of processes alone).
+        find_deadlock: bool,
+    },
+}
+
 /// A change of the name space.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
@@ -88,8 +103,10 @@ pub enum Operation {
         name: Name,
         /// What to make.
         kind: FileKind,
-        /// Permission bits, the umask already taken off.
+        /// Permission bits as the program asked for them.
         permissions: u32,
+        /// Bits to take off, unless the directory has a default access control list.
+        umask: u32,
         /// Device number of a device node, else 0.
         device: u64,
         /// Target of a symbolic link, else empty.
@@ -156,6 +173,50 @@ pub enum Operation {
         /// Full name.
         name: Vec<u8>,
     },
+    /// Takes a lock, or changes the mode of one. Answers [`Outcome::Done`],
+    /// [`Outcome::LockDenied`], or [`Outcome::LockWaiting`]. Asks no permission: that was done at
+    /// open.
+    Lock {
+        /// The file.
+        inode: InodeId,
+        /// For whom.
+        owner: LockOwner,
+        /// Process, for others that ask who holds the lock.
+        pid: u32,
+        /// Which bytes; all for `flock`.
+        range: LockRange,
+        /// Shared or exclusive.
+        mode: LockMode,
+        /// What to do while another one is in the way.
+        wait: LockWait,
+    },
+    /// Gives locks back. Answers [`Outcome::Unlocked`], also where there was none.
+    Unlock {
+        /// The file.
+        inode: InodeId,
+        /// Whose.
+        owner: LockOwner,
+        /// Which bytes.
+        range: LockRange,
+        /// Requests of the owner that wait end too: nobody waits for their answer any more.
+        waiting_too: bool,
+    },
+    /// Ends the wait of a request. Answers [`Outcome::LockCancelled`], or [`Outcome::Done`] where it
+    /// does not wait: it was granted before, if it ever arrived.
+    CancelLock {
+        /// The file.
+        inode: InodeId,
+        /// The number that the request has in the session.
+        request: u64,
+    },
+    /// A request has let others pass for long enough: it is granted if no holder is in its way.
+    /// Answers [`Outcome::Done`] when it does not wait any more, or [`Outcome::LockWaiting`].
+    InsistLock {
+        /// The file.
+        inode: InodeId,
+        /// The number that the request has in the session.
+        request: u64,
+    },
     /// Writes into an inline file that stays inline. Answers [`Outcome::Written`], or
     /// [`Outcome::NotInline`] when the file is not inline or would grow past the limit.
     WriteInline {
@@ -201,6 +262,8 @@ pub enum Operation {
         end: u64,
         /// Bytes now allocated in each chunk that was written to.
         allocated: Vec<(ChunkNumber, u64)>,
+        /// The turn to append that this write used and gives back; 0: none.
+        turn: u64,
     },
     /// Raises the size of an ordinary file to `size`, as [`Operation::SetAttributes`] does for a
     /// larger size (with a new mark at the old size); a file that is at least that long stays
@@ -213,6 +276,12 @@ pub enum Operation {
         inode: InodeId,
         /// The size to reach.
         size: u64,
+    },
+    /// Changes nothing; when it is answered, everything that was written to the file before is in
+    /// the log. What `fsync` asks of the minister. Answers [`Outcome::Attributes`].
+    Settle {
+        /// The file.
+        inode: InodeId,
     },
     /// Changes the space of an inline file, as `fallocate` does: zeros where they are wanted, a
     /// larger size unless it is kept, and the times of a write. Asks no permission: that was done
@@ -276,6 +345,18 @@ pub enum Outcome {
         /// The file now.
         attributes: Attributes,
     },
+    /// Another one is in the way of the lock. A `flock` lock whose mode was to be changed is gone,
+    /// as on Linux.
+    LockDenied,
+    /// The request waits; `await_lock` tells when it does so no more.
+    LockWaiting,
+    /// The request waited, and does so no more.
+    LockCancelled,
+    /// The locks are given back.
+    Unlocked {
+        /// The owner holds others on the file, or waits for some.
+        left: bool,
+    },
 }
 
 /// The replicated result of one change.
@@ -301,6 +382,8 @@ pub enum Query {
     Read {
         /// The file.
         inode: InodeId,
+        /// A program reads it: the time of access may move on.
+        access: bool,
     },
     /// Checks the mode bits for an open. Answers [`Answer::Attributes`].
     Open {
@@ -353,6 +436,19 @@ pub enum Query {
     Parent {
         /// The object; of several names, one.
         inode: InodeId,
+    },
+    /// Who would be in the way of a lock (`F_GETLK`). Answers [`Answer::Lock`].
+    TestLock {
+        /// The file.
+        inode: InodeId,
+        /// The session of the one who asks.
+        session: SessionId,
+        /// Who asks: its own locks are not in its way.
+        owner: LockOwner,
+        /// Which bytes.
+        range: LockRange,
+        /// Shared or exclusive.
+        mode: LockMode,
     },
 }
 
@@ -416,6 +512,8 @@ pub enum Answer {
         /// The name there; empty for the root.
         name: Name,
     },
+    /// A lock that is in the way, the one with the lowest offset.
+    Lock(Option<HeldLock>),
 }
 
 /// The result of one question.
@@ -433,11 +531,39 @@ impl Operation {
             Operation::SetAttributes { inode, .. }
             | Operation::SetXattr { inode, .. }
             | Operation::RemoveXattr { inode, .. }
+            | Operation::Lock { inode, .. }
+            | Operation::Unlock { inode, .. }
+            | Operation::CancelLock { inode, .. }
+            | Operation::InsistLock { inode, .. }
             | Operation::WriteInline { inode, .. }
             | Operation::MoveOut { inode, .. }
             | Operation::ReportWrite { inode, .. }
             | Operation::Extend { inode, .. }
+            | Operation::Settle { inode }
             | Operation::SpaceInline { inode, .. } => *inode,
+        }
+    }
+
+    /// Whether it writes into a file and does nothing else: such a change may stay out of the log
+    /// for a moment.
+    pub fn is_write(&self) -> bool {
+        matches!(self, Operation::WriteInline { .. } | Operation::ReportWrite { .. })
+    }
+
+    /// The object whose own record it changes or tells beyond its names: whatever is unlogged of
+    /// it has to be in the log first.
+    pub fn settles(&self) -> Option<InodeId> {
+        match self {
+            Operation::Create { .. }
+            | Operation::Unlink { .. }
+            | Operation::RemoveDirectory { .. }
+            | Operation::Rename { .. }
+            | Operation::Lock { .. }
+            | Operation::Unlock { .. }
+            | Operation::CancelLock { .. }
+            | Operation::InsistLock { .. } => None,
+            Operation::Link { inode, .. } => Some(*inode),
+            _ => Some(self.routing_inode()),
         }
     }
 
@@ -452,10 +578,15 @@ impl Operation {
             Operation::SetAttributes { .. } => "setattr",
             Operation::SetXattr { .. } => "setxattr",
             Operation::RemoveXattr { .. } => "removexattr",
+            Operation::Lock { .. } => "lock",
+            Operation::Unlock { .. } => "unlock",
+            Operation::CancelLock { .. } => "cancel_lock",
+            Operation::InsistLock { .. } => "insist_lock",
             Operation::WriteInline { .. } => "write_inline",
             Operation::MoveOut { .. } => "move_out",
             Operation::ReportWrite { .. } => "report_write",
             Operation::Extend { .. } => "extend",
+            Operation::Settle { .. } => "settle",
             Operation::SpaceInline { .. } => "space_inline",
         }
     }
@@ -467,14 +598,15 @@ impl Query {
         match self {
             Query::Lookup { parent, .. } => *parent,
             Query::GetAttributes { inode }
-            | Query::Read { inode }
+            | Query::Read { inode, .. }
             | Query::Open { inode, .. }
             | Query::Access { inode, .. }
             | Query::ReadLink { inode }
             | Query::List { inode, .. }
             | Query::GetXattr { inode, .. }
             | Query::ListXattrs { inode }
-            | Query::Parent { inode } => *inode,
+            | Query::Parent { inode }
+            | Query::TestLock { inode, .. } => *inode,
         }
     }
 
@@ -491,6 +623,7 @@ impl Query {
             Query::GetXattr { .. } => "getxattr",
             Query::ListXattrs { .. } => "listxattr",
             Query::Parent { .. } => "parent",
+            Query::TestLock { .. } => "test_lock",
         }
     }
 }

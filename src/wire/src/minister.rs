@@ -7,9 +7,11 @@
 use std::time::Duration;
 
 use ministry_types::government::ClusterMap;
+use ministry_types::locks::LockProgress;
 use ministry_types::operations::{Answer, Operation, Outcome, Query};
 use ministry_types::{
-    Caller, Epoch, FsError, InodeId, LogIndex, MapVersion, MinistryId, NodeId, SessionId,
+    Attributes, Caller, Epoch, FsError, InodeId, LogIndex, MapVersion, MinistryId, NodeId,
+    SessionId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +46,78 @@ pub struct ChangeReply {
     pub index: LogIndex,
     /// What the file-system rules answered.
     pub result: Result<Outcome, FsError>,
+    /// The reign of the minister that answers.
+    pub reign: ReignId,
+    /// The change is not in the log yet.
+    pub soft: Option<SoftMark>,
+    /// Of the writes under this reign, all up to this time are in the log: their client may
+    /// forget them.
+    pub logged_until: Timestamp,
+}
+
+/// One minister from the beginning of its service to its end. A node that restarts and goes on under
+/// the same appointment has forgotten what was not logged: it begins another reign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct ReignId {
+    /// The appointment.
+    pub epoch: Epoch,
+    /// Tells one beginning from the next.
+    pub incarnation: i64,
+}
+
+/// A write that the minister has in memory alone. The client keeps it until it is logged, and
+/// tells it to the next minister.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SoftMark {
+    /// The reign of the minister that has it.
+    pub reign: ReignId,
+    /// The write's `ctime`, which no other write of the ministry has.
+    pub time: Timestamp,
+}
+
+/// A write that an earlier minister acknowledged and this client does not know to be logged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnloggedWrite {
+    /// Replay slot of the write.
+    pub slot: u32,
+    /// Its number within the slot.
+    pub sequence: u64,
+    /// On whose behalf.
+    pub caller: Caller,
+    /// The `ctime` that it got.
+    pub time: Timestamp,
+    /// The write, its place settled.
+    pub operation: Operation,
+}
+
+/// What a client tells a new minister before anything else.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReclaimRequest {
+    /// The ministry.
+    pub ministry: MinistryId,
+    /// The session.
+    pub session: SessionId,
+    /// Writes, in order of their times.
+    pub writes: Vec<UnloggedWrite>,
+    /// Further requests follow.
+    pub more: bool,
+}
+
+/// The answer to a [`ReclaimRequest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReclaimReply {
+    /// The reign in which the writes were taken up.
+    pub reign: ReignId,
+}
+
+/// A turn to append to a chunked file: nobody else has one until it is given back, by
+/// [`Operation::ReportWrite`] or [`Ministry::end_turn`], or its holder's time is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppendTurn {
+    /// Its number; 0: the file is not chunked, and needs no turn.
+    pub turn: u64,
+    /// The file now: its size is where to write, its cuts are what the write has to carry.
+    pub attributes: Attributes,
 }
 
 /// A question to the name space.
@@ -106,6 +180,13 @@ pub enum Refusal {
     /// The change may or may not have been done: ask again under the same identity.
     #[error("the outcome is not known yet")]
     Unknown,
+    /// The minister is new: it has to hear first which writes of this session the one before had
+    /// not logged ([`Ministry::reclaim`]).
+    #[error("a new minister (epoch {}) has to hear of unlogged writes first", reign.epoch)]
+    ReclaimFirst {
+        /// Its reign.
+        reign: ReignId,
+    },
 }
 
 /// A client's sign of life, and its word on removed files.
@@ -129,6 +210,26 @@ pub struct KeepAliveReply {
     pub orphans: Vec<InodeId>,
     /// The session lives this long from the sending of the request.
     pub lives_for: Duration,
+    /// The minister's reign.
+    pub reign: ReignId,
+    /// As [`ChangeReply::logged_until`].
+    pub logged_until: Timestamp,
+}
+
+/// A question how a request for a lock stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AwaitLockRequest {
+    /// The ministry that owns the file.
+    pub ministry: MinistryId,
+    /// The session of the request.
+    pub session: SessionId,
+    /// The file.
+    pub inode: InodeId,
+    /// The number of the request in the session. It was answered with
+    /// [`Outcome::LockWaiting`] before.
+    pub request: u64,
+    /// How long the answer may wait for the request to be settled.
+    pub wait: Duration,
 }
 
 /// How much room the file system has.
@@ -165,4 +266,25 @@ pub trait Ministry {
     async fn query(request: QueryRequest) -> Result<QueryReply, Refusal>;
     /// Room in the file system, from the reports of the storage nodes.
     async fn usage() -> Option<FsUsage>;
+    /// Tells a new minister what the one before had not logged of this session's writes. Each
+    /// session does so once under each minister, also if there is nothing to tell.
+    async fn reclaim(request: ReclaimRequest) -> Result<ReclaimReply, Refusal>;
+    /// Waits for the turn to append to a file, and takes it. Writers get theirs in the order in
+    /// which they asked.
+    async fn append_turn(
+        ministry: MinistryId,
+        session: SessionId,
+        inode: InodeId,
+    ) -> Result<Result<AppendTurn, FsError>, Refusal>;
+    /// Gives a turn back that was not used to the end: what was sent under it is refused from now
+    /// on.
+    async fn end_turn(
+        ministry: MinistryId,
+        session: SessionId,
+        inode: InodeId,
+        turn: u64,
+    ) -> Result<(), Refusal>;
+    /// How a request for a lock stands that waits: as soon as it does so no more, else after the
+    /// time that was asked for.
+    async fn await_lock(request: AwaitLockRequest) -> Result<LockProgress, Refusal>;
 }

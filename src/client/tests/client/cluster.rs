@@ -18,13 +18,15 @@ use ministry_types::government::{
 };
 use ministry_types::kv::{Kv, MemoryKv};
 use ministry_types::limits::KEEP_ALIVE_INTERVAL;
+use ministry_types::locks::LockProgress;
 use ministry_types::{
-    Caller, ClientId, ClusterId, Epoch, InodeId, LogIndex, MapVersion, MinistryId, NodeId,
+    Caller, ClientId, ClusterId, Epoch, FsError, InodeId, LogIndex, MapVersion, MinistryId, NodeId,
     SessionId, Timestamp,
 };
 use ministry_wire::minister::{
-    ChangeReply, ChangeRequest, FsUsage, KeepAliveReply, KeepAliveRequest, Ministry, QueryReply,
-    QueryRequest, Refusal,
+    AppendTurn, AwaitLockRequest, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply,
+    KeepAliveRequest, Ministry, QueryReply, QueryRequest, ReclaimReply, ReclaimRequest, Refusal,
+    ReignId,
 };
 use parking_lot::Mutex;
 use rand::SeedableRng;
@@ -363,7 +365,13 @@ impl Node {
         let offices = self.cluster.inner.offices.lock();
         let office = &offices[&ministry];
         let orphans = office.rules.orphans_awaiting(&office.state, session, 100).unwrap();
-        KeepAliveReply { epoch: office.epoch, orphans, lives_for: 5 * KEEP_ALIVE_INTERVAL }
+        KeepAliveReply {
+            epoch: office.epoch,
+            orphans,
+            lives_for: 5 * KEEP_ALIVE_INTERVAL,
+            reign: ReignId { epoch: office.epoch, incarnation: 0 },
+            logged_until: Timestamp(0),
+        }
     }
 
     fn wrong_ministry(&self, owner: MinistryId) -> Refusal {
@@ -392,7 +400,8 @@ impl Node {
                 if result.is_ok() {
                     office.applied.push(word.to_owned());
                 }
-                Ok(ChangeReply { index, result })
+                let reign = ReignId { epoch: office.epoch, incarnation: 0 };
+                Ok(ChangeReply { index, result, reign, soft: None, logged_until: Timestamp(0) })
             }
             CommandReply::Elsewhere { owner } => Err(self.wrong_ministry(owner)),
             CommandReply::UnknownSession => Err(Refusal::UnknownSession),
@@ -499,6 +508,66 @@ impl Ministry for Node {
 
     async fn usage(self, _: Context) -> Option<FsUsage> {
         (self.id == node(3)).then(|| FsUsage { total_bytes: 42, ..FsUsage::default() })
+    }
+
+    async fn reclaim(self, _: Context, request: ReclaimRequest) -> Result<ReclaimReply, Refusal> {
+        self.office(request.ministry)?;
+        let offices = self.cluster.inner.offices.lock();
+        let epoch = offices[&request.ministry].epoch;
+        Ok(ReclaimReply { reign: ReignId { epoch, incarnation: 0 } })
+    }
+
+    async fn append_turn(
+        self,
+        _: Context,
+        ministry: MinistryId,
+        _: SessionId,
+        inode: InodeId,
+    ) -> Result<Result<AppendTurn, FsError>, Refusal> {
+        self.office(ministry)?;
+        let offices = self.cluster.inner.offices.lock();
+        let office = &offices[&ministry];
+        let found = office.rules.attributes(&office.state, inode).unwrap();
+        Ok(found.map(|attributes| AppendTurn { turn: 1, attributes }).ok_or(FsError::Stale))
+    }
+
+    async fn end_turn(
+        self,
+        _: Context,
+        ministry: MinistryId,
+        _: SessionId,
+        _: InodeId,
+        _: u64,
+    ) -> Result<(), Refusal> {
+        self.office(ministry)
+    }
+
+    /// Looks again every few moments: the tests are about the client.
+    async fn await_lock(
+        self,
+        _: Context,
+        request: AwaitLockRequest,
+    ) -> Result<LockProgress, Refusal> {
+        let AwaitLockRequest { ministry, session, inode, request, wait } = request;
+        let until = tokio::time::Instant::now() + wait;
+        loop {
+            self.office(ministry)?;
+            let (lives, progress) = {
+                let offices = self.cluster.inner.offices.lock();
+                let office = offices.get(&ministry).unwrap();
+                let sessions = office.rules.sessions(&office.state).unwrap();
+                let lives = sessions.iter().any(|(living, _)| *living == session);
+                let state = &office.state;
+                (lives, office.rules.lock_progress(state, session, inode, request).unwrap())
+            };
+            if !lives {
+                return Err(Refusal::UnknownSession);
+            }
+            if progress == LockProgress::Settled || tokio::time::Instant::now() >= until {
+                return Ok(progress);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 

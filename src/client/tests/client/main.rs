@@ -4,6 +4,7 @@
 
 mod cluster;
 mod exactly_once;
+mod locks;
 mod network;
 mod open_files;
 mod routing;

@@ -1,6 +1,5 @@
 //! `where`: who is in charge of a path, and where its bytes lie.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,7 +102,10 @@ fn translate(path: &Path, mounts: &[MountEntry]) -> Option<PathBuf> {
     let depth = |mount: &&MountEntry| mount.mount_point.components().count();
     let mount = mounts.iter().filter(holds).max_by_key(depth).filter(|it| it.is_ministry())?;
     let rest = path.strip_prefix(&mount.mount_point).ok()?;
-    Some(Path::new(OsStr::new("/")).join(rest))
+    Some(match rest.as_os_str().is_empty() {
+        true => mount.subdirectory().to_owned(),
+        false => mount.subdirectory().join(rest),
+    })
 }
 
 /// What is shown of an object.
@@ -152,16 +154,20 @@ fn place(
 
 #[cfg(test)]
 mod tests {
+    use ministry_fuse::mount_table::FILE_SYSTEM_TYPE;
     use ministry_types::{FileKind, InodeId, MinistryId, Timestamp};
 
     use super::*;
 
     fn mount(point: &str, kind: &str) -> MountEntry {
         MountEntry {
+            id: 1,
+            parent: 0,
             major: 0,
             minor: 50,
             mount_point: PathBuf::from(point),
             file_system_type: kind.to_owned(),
+            source: "home:/".to_owned(),
         }
     }
 
@@ -169,14 +175,17 @@ mod tests {
     fn a_path_inside_a_mount_becomes_a_path_inside_the_file_system() {
         let mounts = [
             mount("/", "ext4"),
-            mount("/mnt/m", mount_table::FILE_SYSTEM_TYPE),
+            mount("/mnt/m", FILE_SYSTEM_TYPE),
             mount("/mnt/m/inner", "tmpfs"),
+            MountEntry { source: "home:/sub".to_owned(), ..mount("/srv", FILE_SYSTEM_TYPE) },
         ];
         let translate = |path: &str| translate(Path::new(path), &mounts);
         assert_eq!(translate("/mnt/m"), Some(PathBuf::from("/")));
         assert_eq!(translate("/mnt/m/a/b"), Some(PathBuf::from("/a/b")));
         assert_eq!(translate("/mnt/m/inner/x"), None, "another mount hides it");
         assert_eq!(translate("/mnt/more"), None);
+        assert_eq!(translate("/srv/x"), Some(PathBuf::from("/sub/x")), "a part is mounted");
+        assert_eq!(translate("/srv"), Some(PathBuf::from("/sub")));
         assert_eq!(translate("/etc/passwd"), None);
         assert_eq!(translate("/mnt/m/../x"), None);
     }

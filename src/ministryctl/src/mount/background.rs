@@ -9,13 +9,15 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, anyhow};
 
 use crate::failure::{Failure, Kind};
-use crate::mount::{MountArgs, place, usage};
+use crate::mount::plan::Plan;
+use crate::mount::{place, usage};
 
 /// Set in the environment of the process in the background.
 const VARIABLE: &str = "MINISTRY_MOUNT_REPORTS";
@@ -28,17 +30,20 @@ pub fn is_the_background_process() -> bool {
 }
 
 /// Starts the process in the background and waits for its report.
-pub fn start(args: &MountArgs) -> Result<(), Failure> {
+pub fn start(plan: &Plan) -> Result<(), Failure> {
     // What the person can mend at once is refused before anything is started.
-    let place = place::check(&args.directory)?;
-    let log = match &args.log {
+    let place = place::check(&plan.directory, plan.options.non_empty)?;
+    let log = match &plan.options.log {
         Some(log) => log.clone(),
         None => default_log(&place)?,
     };
     let log_file = open_log(&log)?;
     let program = std::env::current_exe().context("cannot find the program itself")?;
+    let mut words = std::env::args_os();
     let mut child = Command::new(program)
-        .args(std::env::args_os().skip(1))
+        // The name says whether it is the helper of mount(8).
+        .arg0(words.next().unwrap_or_default())
+        .args(words)
         .env(VARIABLE, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -34,8 +34,9 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
-/// Refuses places where nothing should be mounted, and says what to do.
-pub fn check(directory: &Path) -> Result<PathBuf, Failure> {
+/// Refuses places where nothing should be mounted, and says what to do. `non_empty`: it may hold
+/// something, which the mount hides.
+pub fn check(directory: &Path, non_empty: bool) -> Result<PathBuf, Failure> {
     let shown = directory.display();
     let place = resolve(directory).map_err(|error| missing(directory, &error))?;
     if let Some(entry) = mounted_at(&place)? {
@@ -46,10 +47,11 @@ pub fn check(directory: &Path) -> Result<PathBuf, Failure> {
         _ => missing(directory, &error),
     });
     match entries?.next() {
-        None => Ok(place),
-        Some(_) => Err(usage(format!(
-            "{shown} is not empty: its files would be hidden; choose an empty directory"
+        Some(_) if !non_empty => Err(usage(format!(
+            "{shown} is not empty: its files would be hidden; choose an empty directory, or mount \
+             with the option nonempty"
         ))),
+        _ => Ok(place),
     }
 }
 
@@ -87,14 +89,15 @@ mod tests {
     #[test]
     fn places_that_cannot_be_used_are_refused_with_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
-        let missing = check(&folder.path().join("none")).unwrap_err().to_string();
+        let missing = check(&folder.path().join("none"), false).unwrap_err().to_string();
         assert!(missing.contains("mkdir -p"), "{missing}");
         std::fs::write(folder.path().join("file"), b"").unwrap();
-        let file = check(&folder.path().join("file")).unwrap_err().to_string();
+        let file = check(&folder.path().join("file"), false).unwrap_err().to_string();
         assert!(file.contains("not a directory"), "{file}");
-        let full = check(folder.path()).unwrap_err().to_string();
+        let full = check(folder.path(), false).unwrap_err().to_string();
         assert!(full.contains("not empty"), "{full}");
-        let proc = check(Path::new("/proc")).unwrap_err().to_string();
+        assert!(check(folder.path(), true).is_ok(), "it was asked for");
+        let proc = check(Path::new("/proc"), false).unwrap_err().to_string();
         assert!(proc.contains("is mounted on /proc already"), "{proc}");
     }
 
@@ -104,9 +107,9 @@ mod tests {
         let real = folder.path().canonicalize().unwrap().join("real");
         std::fs::create_dir(&real).unwrap();
         std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
-        assert_eq!(check(&folder.path().join("link/")).unwrap(), real);
+        assert_eq!(check(&folder.path().join("link/"), false).unwrap(), real);
         std::os::unix::fs::symlink("circle", folder.path().join("circle")).unwrap();
-        assert!(check(&folder.path().join("circle")).is_err());
+        assert!(check(&folder.path().join("circle"), false).is_err());
         std::os::unix::fs::symlink("/proc", folder.path().join("proc")).unwrap();
         assert_eq!(resolve(&folder.path().join("proc")).unwrap(), Path::new("/proc"));
     }

@@ -23,14 +23,16 @@ pub struct Presence {
     _locked: File,
 }
 
-/// The folder for such files: gone at the next start of the machine, as the mounts are.
+/// The folder for such files: gone at the next start of the machine, as the mounts are, where a
+/// user has such a folder.
 fn folder() -> Option<PathBuf> {
-    let run = if rustix::process::geteuid().is_root() {
-        PathBuf::from("/run")
-    } else {
-        PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty())?)
-    };
-    Some(run.join("ministry"))
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/run/ministry"));
+    }
+    let variable = |name| std::env::var_os(name).filter(|folder| !folder.is_empty());
+    let run = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let home = || variable("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    Some(run.or_else(home)?.join("ministry"))
 }
 
 fn path_of(device: &str) -> Option<PathBuf> {

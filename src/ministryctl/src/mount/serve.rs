@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ministry_client::{Client, ClientConfig};
-use ministry_fuse::mount_table::busy_processes;
-use ministry_fuse::{Mount, MountError, MountOptions, Unmount};
+use ministry_fuse::{Mount, MountError, MountOptions, Unmount, busy};
 use ministry_telemetry::http::{Health, PageServer};
 use ministry_telemetry::logging::{self, LogTarget, LoggingError};
 use ministry_telemetry::{process, recorder};
 use ministry_transport::{Role, Security, TcpConnector};
-use ministry_types::{Caller, InodeId};
+use ministry_types::{Caller, FileKind, FsError, InodeId, limits};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::runtime::Handle;
@@ -23,11 +22,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use crate::cli::Global;
 use crate::credentials::Credentials;
 use crate::failure::{Failure, Kind};
+use crate::mount::plan::Plan;
 use crate::mount::presence::Presence;
-use crate::mount::{MountArgs, background, place, usage};
+use crate::mount::{background, place, usage};
 
 /// Between two attempts to connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
@@ -38,9 +37,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves the mount until it ends. `reporting`: another process waits for the word that it is
 /// there.
-pub fn run(args: &MountArgs, global: &Global, reporting: bool) -> Result<(), Failure> {
-    let place = place::check(&args.directory)?;
-    let credentials = Credentials::load(&args.identity, Role::Client, &global.address)?;
+pub fn run(plan: &Plan, reporting: bool) -> Result<(), Failure> {
+    let place = place::check(&plan.directory, plan.options.non_empty)?;
+    let credentials = Credentials::load(&plan.credentials, Role::Client, &plan.addresses)?;
     if reporting {
         background::detach();
     }
@@ -50,18 +49,14 @@ pub fn run(args: &MountArgs, global: &Global, reporting: bool) -> Result<(), Fai
         Err(error) => return Err(Failure::new(Kind::Usage, error)),
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let options = MountOptions {
-        read_only: args.read_only,
-        allow_suid: args.suid,
-        allow_devices: args.dev,
-        ..MountOptions::new(place)
-    };
+    let options = plan.mount_options(place);
     let serve = async {
         let mut tasks = JoinSet::new();
-        if let Some(address) = args.metrics {
+        if let Some(address) = plan.options.metrics {
             serve_metrics(&mut tasks, address, &options).await?;
         }
-        let client = connect(credentials, global.timeout).await?;
+        let (client, root) = connect(credentials, &plan.source.path, plan.timeout).await?;
+        let options = MountOptions { root, ..options };
         let result = mount_and_wait(client.clone(), options, reporting).await;
         if timeout(SHUTDOWN_TIMEOUT, client.shutdown()).await.is_err() {
             tracing::warn!("the sessions are left to end by themselves");
@@ -73,9 +68,13 @@ pub fn run(args: &MountArgs, global: &Global, reporting: bool) -> Result<(), Fai
     result
 }
 
-/// Connects, and makes sure that the root of the file system is served: a mount that could not
+/// Connects, and finds the directory that becomes the root of the mount: a mount that could not
 /// show even that would only hang.
-async fn connect(credentials: Credentials, patience: Duration) -> Result<Client, Failure> {
+async fn connect(
+    credentials: Credentials,
+    path: &str,
+    patience: Duration,
+) -> Result<(Client, InodeId), Failure> {
     let deadline = Instant::now() + patience;
     let security = Security::tls(credentials.identity.clone())
         .map_err(|error| Failure::new(Kind::Credentials, error))?;
@@ -95,18 +94,46 @@ async fn connect(credentials: Credentials, patience: Duration) -> Result<Client,
         }
         sleep_until(deadline.min(Instant::now() + CONNECT_PAUSE)).await;
     };
-    match timeout_at(deadline, client.getattr(&Caller::root(), InodeId::ROOT)).await {
-        Ok(Ok(_)) => Ok(client),
-        Ok(Err(error)) => {
-            let text = format!("the root of the file system cannot be looked at: {error}");
-            Err(Failure::text(Kind::Failed, text))
-        }
+    let caller = whoever_mounts();
+    match timeout_at(deadline, client.resolve(&caller, path.as_bytes())).await {
+        Ok(Ok(found)) if found.kind == FileKind::Directory => Ok((client, found.inode)),
+        Ok(found) => Err(no_root(path, caller.uid, found.err().unwrap_or(FsError::NotDirectory))),
         Err(_) => Err(Failure::text(
             Kind::Unreachable,
-            "the nodes answer, but no minister serves the root of the file system: 'ministryctl \
-             status' says why; wait longer with --timeout",
+            format!(
+                "the nodes answer, but no minister serves {path}: 'ministryctl status' says why; \
+                 wait longer with --timeout or the option timeout"
+            ),
         )),
     }
+}
+
+/// The person who mounts, as far as the minister is concerned.
+fn whoever_mounts() -> Caller {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        return Caller::root();
+    }
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    let groups = groups.into_iter().map(|group| group.as_raw());
+    Caller {
+        uid: uid.as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        groups: groups.take(limits::CALLER_GROUPS_MAX).collect(),
+    }
+}
+
+fn no_root(path: &str, uid: u32, error: FsError) -> Failure {
+    let text = match error {
+        FsError::NotFound => format!(
+            "there is no directory {path} in the file system: mount all of it (CLUSTER:/) and make \
+             the directory first"
+        ),
+        FsError::NotDirectory => format!("{path} is no directory of the file system"),
+        FsError::PermissionDenied => format!("user {uid} may not reach {path} in the file system"),
+        error => format!("{path} of the file system cannot be looked at: {error}"),
+    };
+    Failure::text(Kind::Failed, text)
 }
 
 async fn mount_and_wait(
@@ -141,8 +168,14 @@ async fn mount_and_wait(
 
 fn explain(error: MountError) -> Failure {
     match error {
-        MountError::NoDevice | MountError::MountPoint { .. } => usage(error.to_string()),
-        error => Failure::new(Kind::Failed, error),
+        MountError::NoDevice
+        | MountError::NoProgram
+        | MountError::DeviceClosed
+        | MountError::AllowOther
+        | MountError::SuperUserOnly { .. }
+        | MountError::MountPoint { .. } => usage(error.to_string()),
+        // Its text holds its source already.
+        error => Failure::text(Kind::Failed, error.to_string()),
     }
 }
 
@@ -150,8 +183,9 @@ fn explain(error: MountError) -> Failure {
 async fn end(mount: &Mount) -> Result<(), String> {
     if let Err(error) = mount.unmount(Unmount::IfIdle).await {
         let path = mount.path().to_owned();
-        let users = tokio::task::spawn_blocking(move || busy_processes(&path)).await;
-        tracing::warn!(%error, users = ?users.unwrap_or_default(), "unmounting while in use");
+        let users = tokio::task::spawn_blocking(move || busy::users(&path)).await;
+        let users = users.map(|users| users.to_string()).unwrap_or_default();
+        tracing::warn!(%error, users, "unmounting while in use");
         if let Err(error) = mount.unmount(Unmount::Lazily).await {
             return Err(format!("cannot unmount: {error}"));
         }

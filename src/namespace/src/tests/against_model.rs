@@ -4,26 +4,30 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ministry_types::operations::{
-    Answer, Operation, Outcome, Query, RenameMode, SetAttributes, SetTime, WriteAt,
+    Answer, Operation, Outcome, Query, RenameMode, SetAttributes, SetTime, WriteAt, XattrMode,
 };
 use ministry_types::{Attributes, Caller, FileKind, FsError, InodeId, Layout, Timestamp};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
+use super::lists;
 use super::model::{Effect, Id, Model, Settings, Verdict};
 use super::world::{ROOT, World, create, user};
+use crate::QueryRefusal;
 
 /// An operation on objects by their place among all that were made, modulo their number.
 #[derive(Debug, Clone)]
 pub(super) enum Wish {
-    Create(usize, usize, FileKind, u32),
+    Create(usize, usize, FileKind, (u32, u32)),
     Link(usize, usize, usize),
     Unlink(usize, usize),
     RemoveDirectory(usize, usize),
     Rename(usize, usize, usize, usize, RenameMode),
     Set(usize, Settings),
     Write(usize, Option<usize>, usize),
+    /// The default list or the other, by its place among the samples; none removes it.
+    SetList(usize, bool, Option<usize>),
 }
 
 const NAMES: &[&str] = &["a", "b", "c", "d", "e", "..", "a/b", ""];
@@ -35,6 +39,10 @@ fn name(at: usize) -> Vec<u8> {
 
 fn callers() -> Vec<Caller> {
     vec![Caller::root(), user(1, 1, &[2]), user(2, 2, &[]), user(3, 1, &[])]
+}
+
+fn umask() -> impl Strategy<Value = u32> {
+    prop_oneof![2 => Just(0u32), 1 => Just(0o022), 1 => Just(0o077)]
 }
 
 fn kind() -> impl Strategy<Value = FileKind> {
@@ -80,7 +88,7 @@ pub(super) fn wish() -> impl Strategy<Value = Wish> {
     ];
     let object = 0usize..40;
     prop_oneof![
-        8 => (object.clone(), name_at(), kind(), prop::sample::select(MODES))
+        8 => (object.clone(), name_at(), kind(), (prop::sample::select(MODES), umask()))
             .prop_map(|(dir, name, kind, mode)| Wish::Create(dir, name, kind, mode)),
         2 => (object.clone(), object.clone(), name_at())
             .prop_map(|(object, dir, name)| Wish::Link(object, dir, name)),
@@ -89,6 +97,8 @@ pub(super) fn wish() -> impl Strategy<Value = Wish> {
         6 => (object.clone(), name_at(), object.clone(), name_at(), mode)
             .prop_map(|(a, b, c, d, mode)| Wish::Rename(a, b, c, d, mode)),
         3 => (object.clone(), settings()).prop_map(|(object, set)| Wish::Set(object, set)),
+        3 => (object.clone(), any::<bool>(), prop::option::weighted(0.9, 0..lists::samples().len()))
+            .prop_map(|(object, default, list)| Wish::SetList(object, default, list)),
         2 => (object, prop::option::of(0usize..6000), 0usize..300)
             .prop_map(|(object, at, length)| Wish::Write(object, at, length)),
     ]
@@ -124,10 +134,10 @@ impl Pair {
     /// The same wish as an operation.
     pub(super) fn operation(&self, wish: &Wish) -> Operation {
         match wish {
-            Wish::Create(dir, at, kind, mode) => {
+            Wish::Create(dir, at, kind, (mode, mask)) => {
                 let mut operation = create(self.inode(*dir), "", *kind, *mode);
-                if let Operation::Create { name: place, .. } = &mut operation {
-                    *place = name(*at);
+                if let Operation::Create { name: place, umask, .. } = &mut operation {
+                    (*place, *umask) = (name(*at), *mask);
                 }
                 operation
             }
@@ -170,6 +180,17 @@ impl Pair {
                 at: at.map_or(WriteAt::End, |at| WriteAt::Offset(at as u64)),
                 data: Bytes::from(vec![*length as u8; *length]),
             },
+            Wish::SetList(object, default, list) => {
+                let inode = self.inode(*object);
+                let name = list_name(*default).to_vec();
+                match list {
+                    None => Operation::RemoveXattr { inode, name },
+                    Some(list) => {
+                        let value = Bytes::from(lists::value(&lists::samples()[*list].1));
+                        Operation::SetXattr { inode, name, value, mode: XattrMode::Either }
+                    }
+                }
+            }
         }
     }
 
@@ -203,6 +224,11 @@ impl Pair {
             Wish::Write(object, at, length) => {
                 let object = id(object);
                 self.model.write(who, object, *at, &vec![*length as u8; *length])
+            }
+            Wish::SetList(object, default, list) => {
+                let object = id(object);
+                let list = list.map(|list| lists::samples().swap_remove(list));
+                self.model.set_list(who, object, *default, list.as_ref())
             }
         }
     }
@@ -238,6 +264,10 @@ impl Pair {
             Outcome::Written { offset, .. } => Effect::Written(offset),
             Outcome::NotInline { .. } => Effect::NotInline,
             Outcome::Conflict { .. } => panic!("nothing here conflicts"),
+            Outcome::LockDenied
+            | Outcome::LockWaiting
+            | Outcome::LockCancelled
+            | Outcome::Unlocked { .. } => panic!("nothing here locks"),
         }
     }
 
@@ -262,7 +292,25 @@ impl Pair {
                 }
                 _ => {}
             }
+            self.compare_lists(id, *inode)?;
             self.compare_parent(id, *inode)?;
+        }
+        Ok(())
+    }
+
+    fn compare_lists(&self, id: Id, inode: InodeId) -> Result<(), TestCaseError> {
+        let object = &self.model.objects[id];
+        if object.kind == FileKind::Symlink {
+            return Ok(());
+        }
+        for (default, list) in [(false, &object.access), (true, &object.default)] {
+            let name = list_name(default).to_vec();
+            let answer = self.world.query(&Caller::root(), &Query::GetXattr { inode, name });
+            let should = match list {
+                Some(list) => Ok(Answer::Value(Bytes::from(lists::value(list)))),
+                None => Err(QueryRefusal::Fs(FsError::NoAttribute)),
+            };
+            prop_assert_eq!(answer, should, "object {} of {:?}", id, self.model);
         }
         Ok(())
     }
@@ -301,6 +349,10 @@ impl Pair {
         }
         Ok(())
     }
+}
+
+fn list_name(default: bool) -> &'static [u8] {
+    if default { b"system.posix_acl_default" } else { b"system.posix_acl_access" }
 }
 
 fn utf8(name: &[u8]) -> String {
@@ -368,6 +420,8 @@ fn the_random_changes_reach_every_error_that_they_are_for() {
         ),
         ("setattr", &["EACCES", "EPERM", "EISDIR", "EINVAL", "EOPNOTSUPP"]),
         ("write_inline", &["EISDIR", "EINVAL"]),
+        ("setxattr", &["EOPNOTSUPP", "EINVAL", "EACCES", "EPERM"]),
+        ("removexattr", &["EOPNOTSUPP", "EPERM"]),
     ];
     for (word, errors) in wanted {
         for result in errors.iter().map(|error| Some(*error)).chain([None]) {

@@ -48,6 +48,7 @@ fn report(
         offset: range.start,
         end: range.end,
         allocated: allocated.to_vec(),
+        turn: 0,
     })
 }
 
@@ -187,6 +188,7 @@ fn a_report_from_before_a_cut_or_behind_a_gap_conflicts() {
         offset: 0,
         end: 9,
         allocated: vec![(0, 4096)],
+        turn: 0,
     };
     assert!(matches!(world.root(late), Ok(Outcome::Conflict { .. })));
     assert_eq!(world.stat(inode).size, 2);

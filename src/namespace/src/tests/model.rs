@@ -9,6 +9,8 @@ use ministry_types::FsError::{self, *};
 use ministry_types::operations::RenameMode;
 use ministry_types::{Caller, FileKind};
 
+use super::lists::{self, List};
+
 pub(super) type Id = usize;
 
 #[derive(Debug, Clone)]
@@ -25,6 +27,8 @@ pub(super) struct Object {
     /// The directory that holds a directory.
     pub(super) parent: Option<Id>,
     pub(super) removed: bool,
+    pub(super) access: Option<List>,
+    pub(super) default: Option<List>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +50,14 @@ pub(super) struct Settings {
     pub(super) size: Option<u64>,
     pub(super) touch: bool,
     pub(super) set_mtime: bool,
+}
+
+impl Settings {
+    /// What is left of a `chown` of neither owner nor group.
+    fn is_nothing(&self) -> bool {
+        let Settings { mode, uid, gid, size, touch, set_mtime } = self;
+        mode.or(*uid).or(*gid).is_none() && size.is_none() && !touch && !set_mtime
+    }
 }
 
 #[derive(Debug)]
@@ -71,6 +83,8 @@ impl Model {
             entries: BTreeMap::new(),
             parent: None,
             removed: false,
+            access: None,
+            default: None,
         }
     }
 
@@ -109,27 +123,18 @@ impl Model {
 
     fn may(&self, who: &Caller, id: Id, what: &str) -> Result<(), FsError> {
         let object = &self.objects[id];
-        let shift = if who.uid == object.uid {
-            6
-        } else if who.gid == object.gid || who.groups.contains(&object.gid) {
-            3
-        } else {
-            0
-        };
+        let mut wanted = 0;
         for letter in what.chars() {
-            let bit = match letter {
+            wanted += match letter {
                 'r' => 4,
                 'w' => 2,
                 _ => 1,
             };
-            let root_may =
-                letter != 'x' || object.kind == FileKind::Directory || object.mode & 0o111 != 0;
-            let may = if who.uid == 0 { root_may } else { object.mode >> shift & bit != 0 };
-            if !may {
-                return Err(PermissionDenied);
-            }
         }
-        Ok(())
+        let root_may =
+            !what.contains('x') || object.kind == FileKind::Directory || object.mode & 0o111 != 0;
+        let may = if who.uid == 0 { root_may } else { lists::lets(who, object, wanted) };
+        if may { Ok(()) } else { Err(PermissionDenied) }
     }
 
     fn walk_into(&self, who: &Caller, dir: Id) -> Result<(), FsError> {
@@ -182,7 +187,7 @@ impl Model {
         dir: Id,
         name: &[u8],
         kind: FileKind,
-        mode: u32,
+        (mode, umask): (u32, u32),
     ) -> Verdict {
         self.walk_into(who, dir)?;
         if self.child(dir, name)?.is_some() {
@@ -213,6 +218,7 @@ impl Model {
                 object.mode &= !0o2000;
             }
         }
+        lists::inherit(&self.objects[dir], &mut object, umask);
         self.objects.push(object);
         let id = self.objects.len() - 1;
         self.objects[dir].entries.insert(name.to_vec(), id);
@@ -378,6 +384,16 @@ impl Model {
         if (set.mode.is_some() || set.set_mtime) && !owner {
             return Err(NotPermitted);
         }
+        let chown = set.uid.is_some() || set.gid.is_some() || set.is_nothing();
+        if chown && object.kind != FileKind::Directory {
+            let mode = object.mode;
+            self.drop_rights(who, id);
+            if self.objects[id].mode != mode && !owner {
+                self.objects[id].mode = mode;
+                return Err(NotPermitted);
+            }
+            self.objects[id].mode = mode;
+        }
         if let Some(size) = set.size {
             if object.chunked.is_some() || (size > 4096 && object.bytes.is_empty()) {
                 self.objects[id].chunked = Some(size);
@@ -390,7 +406,7 @@ impl Model {
                 self.drop_rights(who, id);
             }
         }
-        if (set.uid.is_some() || set.gid.is_some()) && object.kind != FileKind::Directory {
+        if chown && object.kind != FileKind::Directory {
             self.drop_rights(who, id);
         }
         let object = &mut self.objects[id];
@@ -401,7 +417,45 @@ impl Model {
             if !Model::member(who, object.gid) {
                 object.mode &= !0o2000;
             }
+            if let Some(list) = &mut object.access {
+                lists::follow_chmod(list, mode);
+            }
         }
+        Ok(Effect::Done)
+    }
+
+    pub(super) fn set_list(
+        &mut self,
+        who: &Caller,
+        id: Id,
+        default: bool,
+        list: Option<&(bool, List)>,
+    ) -> Verdict {
+        let object = &mut self.objects[id];
+        if object.kind == FileKind::Symlink {
+            return Err(NotSupported);
+        }
+        if list.is_some_and(|(valid, _)| !valid) {
+            return Err(Invalid);
+        }
+        if default && object.kind != FileKind::Directory {
+            return if list.is_some() { Err(PermissionDenied) } else { Ok(Effect::Done) };
+        }
+        if who.uid != 0 && who.uid != object.uid {
+            return Err(NotPermitted);
+        }
+        let list = list.map(|(_, list)| list.clone());
+        if default {
+            object.default = list;
+            return Ok(Effect::Done);
+        }
+        if let Some(list) = &list {
+            object.mode = object.mode & 0o7000 | lists::mode_of(list);
+            if !Model::member(who, object.gid) {
+                object.mode &= !0o2000;
+            }
+        }
+        object.access = list.filter(lists::more_than_mode);
         Ok(Effect::Done)
     }
 

@@ -81,6 +81,7 @@ fn what_is_made_has_to_make_sense() {
         name: b"n".to_vec(),
         kind,
         permissions: 0o644,
+        umask: 0,
         device,
         target: target.to_vec(),
     };

@@ -6,7 +6,7 @@ use ministry_types::limits::{XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX};
 use ministry_types::operations::{
     Answer, Operation, Outcome, Query, SetAttributes, SetTime, WriteAt, XattrMode,
 };
-use ministry_types::{Caller, FileKind, InodeId, Timestamp};
+use ministry_types::{Attributes, Caller, FileKind, InodeId, Timestamp};
 
 use super::world::{ROOT, World, create, user};
 use crate::QueryRefusal;
@@ -84,6 +84,24 @@ fn a_write_by_another_takes_rights_and_capabilities_away() {
 }
 
 #[test]
+fn capabilities_go_by_the_hand_of_whoever_could_write_them_away() {
+    let mut world = World::new();
+    let inode = world.file(ROOT, "f");
+    let capability = "security.capability";
+    let give = set_xattr(inode, capability, b"c", XattrMode::Either);
+    let take = Operation::RemoveXattr { inode, name: capability.into() };
+    let someone = user(1, 1, &[]);
+    world.root(give.clone()).unwrap();
+    assert_eq!(world.change(&someone, give.clone()), Err(NotPermitted));
+    assert_eq!(world.change(&someone, take.clone()), Err(NotPermitted));
+    world.mode(inode, 0o646);
+    assert_eq!(world.change(&someone, take.clone()), Ok(Outcome::Done));
+    assert_eq!(world.change(&someone, take), Err(NoAttribute));
+    let other = Operation::RemoveXattr { inode, name: b"security.other".to_vec() };
+    assert_eq!(world.change(&someone, other), Err(NotPermitted));
+}
+
+#[test]
 fn a_group_bit_is_kept_only_by_members() {
     let mut world = World::new();
     world.mode(ROOT, 0o777);
@@ -104,14 +122,38 @@ fn a_group_bit_is_kept_only_by_members() {
 }
 
 #[test]
-fn setting_nothing_changes_nothing() {
+fn setting_nothing_is_a_chown_of_nobody_that_shows_in_ctime_alone() {
     let mut world = World::new();
     let inode = world.file(ROOT, "f");
     let before = world.stat(inode);
     let set = SetAttributes { size_by_handle: true, ..Default::default() };
-    let caller = user(1, 1, &[]);
-    let reply = world.change(&caller, Operation::SetAttributes { inode, set });
-    assert_eq!(reply, Ok(Outcome::Attributes(before)));
+    let nothing = Operation::SetAttributes { inode, set };
+    let anybody = user(1, 1, &[]);
+    let Ok(Outcome::Attributes(after)) = world.change(&anybody, nothing.clone()) else {
+        panic!("as on a local disk anybody may");
+    };
+    assert!(after.ctime > before.ctime);
+    assert_eq!(Attributes { ctime: before.ctime, ..after }, before);
+    world.mode(inode, 0o6755);
+    assert_eq!(world.change(&anybody, nothing.clone()), Err(NotPermitted), "it would take bits");
+    world.root(nothing).unwrap();
+    assert_eq!(world.stat(inode).permissions, 0o755);
+}
+
+#[test]
+fn one_time_of_now_alone_is_set_by_the_owner() {
+    let mut world = World::new();
+    let inode = world.file(ROOT, "f");
+    world.mode(inode, 0o666);
+    let set = SetAttributes { atime: Some(SetTime::Now), ..Default::default() };
+    let access = Operation::SetAttributes { inode, set };
+    assert_eq!(world.change(&user(1, 1, &[]), access.clone()), Err(NotPermitted));
+    assert!(world.root(access).is_ok());
+    // The kernel sends a cut with the time of the change: that is no wish of its own.
+    let (size, mtime) = (Some(0), Some(SetTime::Now));
+    let set = SetAttributes { size, mtime, ..Default::default() };
+    let cut = Operation::SetAttributes { inode, set };
+    assert!(world.change(&user(1, 1, &[]), cut).is_ok());
 }
 
 #[test]
@@ -125,7 +167,7 @@ fn each_name_space_of_attributes_has_its_own_rule() {
         ("user.a", PermissionDenied),
         ("trusted.a", NotPermitted),
         ("security.a", NotPermitted),
-        ("system.posix_acl_access", NotSupported),
+        ("system.other", NotSupported),
         ("other", NotSupported),
         ("", Range),
     ] {

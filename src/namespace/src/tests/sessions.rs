@@ -1,12 +1,14 @@
 //! Reigns, sessions, slots and the end of orphans.
 
-use ministry_types::FsError::*;
+use ministry_types::FsError::{self, *};
+use ministry_types::kv::{Kv, KvRead};
 use ministry_types::limits::SLOTS_PER_SESSION;
 use ministry_types::operations::{Operation, Outcome, Query, SetAttributes, WriteAt};
 use ministry_types::{Caller, ClientId, Epoch, FileKind, InodeId, NodeId, SessionId, Timestamp};
 
 use super::world::{ROOT, SESSION, World, create};
-use crate::{Command, CommandReply, PendingPurge, QueryRefusal};
+use crate::command::encode;
+use crate::{Command, CommandReply, Overlay, PendingPurge, QueryRefusal};
 
 const OTHER: SessionId = SessionId([2; 16]);
 
@@ -173,6 +175,7 @@ fn what_is_made_and_removed_leaves_no_record() {
             offset: 0,
             end: 3 << 30,
             allocated: (0..48).map(|chunk| (chunk, 4096)).collect(),
+            turn: 0,
         })
         .unwrap();
     world.made(&Caller::root(), create(ROOT, "s", FileKind::Symlink, 0));
@@ -222,4 +225,25 @@ fn objects_are_counted_from_their_first_name_until_nobody_has_them_open() {
         Command::ConfirmClosed { epoch: Epoch(1), session: SESSION, inodes: vec![inode, inode] };
     assert_eq!(world.apply(&closed), CommandReply::Done);
     assert_eq!(objects(&world), before + 1);
+}
+
+#[test]
+fn sessions_have_a_limit_and_those_that_live_go_on() {
+    let mut world = World::new();
+    let most = ministry_types::limits::SESSIONS_PER_MINISTRY_MAX as u64;
+    let view = world.kv.view();
+    let mut overlay = Overlay::new(&*view);
+    overlay.put(world.rules.keys.session_count(), encode(&most));
+    let batch = overlay.into_batch();
+    world.kv.write(batch).unwrap();
+    let (epoch, client) = (world.epoch, ClientId([7; 16]));
+    let open = |session| Command::OpenSession { epoch, session, client };
+    let refused = CommandReply::Change(Err(FsError::Overloaded));
+    assert_eq!(world.apply(&open(SessionId([2; 16]))), refused);
+    let (session, epoch) = (SESSION, world.epoch);
+    let again = Command::OpenSession { epoch, session, client: ClientId([5; 16]) };
+    assert_eq!(world.apply(&again), CommandReply::Done);
+    world.file(ROOT, "f");
+    world.must(&Command::EndSession { epoch, session });
+    assert_eq!(world.apply(&open(SessionId([2; 16]))), CommandReply::Done, "a place is free");
 }

@@ -32,7 +32,7 @@ pub(super) fn user(uid: u32, gid: u32, groups: &[u32]) -> Caller {
 pub(super) fn create(parent: InodeId, name: &str, kind: FileKind, permissions: u32) -> Operation {
     let target = if kind == FileKind::Symlink { b"target".to_vec() } else { Vec::new() };
     let name = name.as_bytes().to_vec();
-    Operation::Create { parent, name, kind, permissions, device: 0, target }
+    Operation::Create { parent, name, kind, permissions, umask: 0, device: 0, target }
 }
 
 impl World {
@@ -149,7 +149,7 @@ impl World {
     }
 
     pub(super) fn content(&self, inode: InodeId) -> Option<Vec<u8>> {
-        match self.query(&Caller::root(), &Query::Read { inode }) {
+        match self.query(&Caller::root(), &Query::Read { inode, access: false }) {
             Ok(Answer::Content { inline, .. }) => inline.map(|bytes| bytes.to_vec()),
             other => panic!("{inode}: {other:?}"),
         }

@@ -1,9 +1,12 @@
 //! Calls over kept connections: payloads, bounds, time limits, lost servers.
 
+use std::io::ErrorKind::WouldBlock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use ministry_types::limits::CONTROL_FRAME_BYTES_MAX;
+use ministry_types::limits::{CONTROL_FRAME_BYTES_MAX, CONTROL_REQUESTS_PER_CONNECTION_MAX};
+use ministry_wire::codec::control_transport;
+use tarpc::client::RpcError;
 use tarpc::context::Context;
 use tarpc::server::Serve;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -158,6 +161,42 @@ async fn a_call_ends_at_its_time_limit_and_the_server_stops_working_on_it() {
         }
     };
     timeout(SOON, idle).await.expect("the request's task is dropped");
+}
+
+/// Ours hold back what is too much; another program might not.
+#[tokio::test]
+async fn of_ten_times_the_requests_of_a_connection_the_first_run_and_the_others_are_told_to_wait() {
+    let authority = cluster();
+    let handler = EchoHandler::default();
+    let server = start(identity(&authority, Role::Node), Arc::new(handler.clone())).await;
+    let dialer = dialer(identity(&authority, Role::Client));
+    let (stream, _) = dialer.connect(server.address, None, Door::Client).await.unwrap();
+    let most = CONTROL_REQUESTS_PER_CONNECTION_MAX;
+    let mut config = tarpc::client::Config::default();
+    config.max_in_flight_requests = 20 * most;
+    config.pending_request_buffer = 20 * most;
+    let client = EchoClient::new(config, control_transport(stream)).spawn();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..10 * most {
+        let client = client.clone();
+        calls.spawn(async move { client.never(crate::peers::far_context()).await });
+    }
+    for _ in 0..9 * most {
+        let refused = timeout(20 * SOON, calls.join_next()).await.expect("refused at once");
+        let error = refused.unwrap().unwrap().unwrap_err();
+        let busy = matches!(&error, RpcError::Server(error) if error.kind == WouldBlock);
+        assert!(busy, "{error}");
+    }
+    assert_eq!(handler.running.load(Ordering::SeqCst), most);
+    // Their end makes room again.
+    calls.abort_all();
+    let echoed = async {
+        let context = crate::peers::far_context;
+        while client.echo(context(), Bytes::from_static(b"x")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(20 * SOON, echoed).await.expect("there is room");
 }
 
 #[tokio::test]

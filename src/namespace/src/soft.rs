@@ -1,0 +1,448 @@
+//! Soft state: what writes have made of files before the log has it.
+//!
+//! A small write must not cost an entry of the log and its sync. So the minister carries a write
+//! out over the state with the same rules as ever ([`Namespace::write_softly`]), but keeps the
+//! result in memory as an [`Unlogged`], one for each file. Whoever asks sees the state with it laid
+//! over ([`SoftView`]). Before `fsync`, before any other change of that file, and a moment later in
+//! any case it goes into the log ([`Command::Settle`]), where every member does what the minister
+//! showed.
+//!
+//! The minister's office holds the [`Unlogged`]s and orders writes and changes of one file; the
+//! client keeps its writes until they are logged and tells them to the next minister. Here are the
+//! rules alone.
+//!
+//! What must always hold: settling an [`Unlogged`] gives the state that the view showed, also when
+//! names of the file have come and gone in between: those change the number of links and `ctime`
+//! alone. Each `ctime` that a write got is larger than every one before, and the record keeps the
+//! newest that was settled ([`InodeRecord::logged_until`]): so the same thing settled twice, or
+//! something old settled late, changes nothing.
+//!
+//! [`Command::Settle`]: crate::Command::Settle
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ministry_types::kv::{KvError, KvRead, Visit};
+use ministry_types::operations::{ChangeResult, Operation, Outcome};
+use ministry_types::{
+    Attributes, Caller, ChunkNumber, FsError, InodeId, Layout, SessionId, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::Namespace;
+use crate::command::encode;
+use crate::data::Report;
+use crate::keys::Subject;
+use crate::overlay::Overlay;
+use crate::permissions;
+use crate::records::{Fault, InodeRecord, Ruled, Work, read_value};
+use crate::sessions::Turn;
+
+/// What is known of one file beyond the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unlogged {
+    /// The file, or the directory whose `atime` it is.
+    pub inode: InodeId,
+    /// What writes have made of it.
+    pub written: Option<WrittenState>,
+    /// When it was last read.
+    pub atime: Option<Timestamp>,
+    /// The writes in it, for the replay slots: the newest of each slot.
+    pub answered: Vec<Answered>,
+}
+
+/// A file as the last write left it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenState {
+    /// Size in bytes.
+    pub size: u64,
+    /// As [`Attributes::allocated_bytes`].
+    pub allocated_bytes: u64,
+    /// Of a chunked file: no byte that was reported ever lay at or behind this.
+    pub data_end: u64,
+    /// Last change of the content.
+    pub mtime: Timestamp,
+    /// Last change; the newest write's identity.
+    pub ctime: Timestamp,
+    /// The bytes of an inline file; `None`: it is in chunks.
+    pub content: Option<Bytes>,
+    /// Bytes allocated in the chunks that were written to.
+    pub allocations: BTreeMap<ChunkNumber, u64>,
+}
+
+/// A write that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Whose.
+    pub session: SessionId,
+    /// Its replay slot.
+    pub slot: u32,
+    /// Its number within the slot.
+    pub sequence: u64,
+    /// Where the bytes went.
+    pub offset: u64,
+}
+
+/// What became of a write that was tried without the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Softly {
+    /// Nothing has changed: this is the answer.
+    Answer(ChangeResult),
+    /// The file is as `unlogged` says; nothing else has changed.
+    Written {
+        /// For whoever wrote.
+        outcome: Outcome,
+        /// Takes the place of what was unlogged of the file before.
+        unlogged: Unlogged,
+    },
+    /// It does more than a write may do without the log: set-id bits go, or a capability.
+    MustBeLogged,
+}
+
+/// A time of access that is older is renewed by a read.
+const RELATIVE_ATIME_NANOSECONDS: i64 = 24 * 3600 * 1_000_000_000;
+
+/// Whether a read at `now` has to be noted: Linux's rule for `relatime`. The time of the last read
+/// tells whether it was read since it was written, and is not older than a day.
+pub fn access_is_due(of: &Attributes, now: Timestamp) -> bool {
+    let newer_than_content = of.atime > of.mtime && of.atime > of.ctime;
+    !newer_than_content || now.0.saturating_sub(of.atime.0) >= RELATIVE_ATIME_NANOSECONDS
+}
+
+impl Unlogged {
+    /// Nothing but a time of access.
+    pub fn access(inode: InodeId, atime: Timestamp) -> Unlogged {
+        Unlogged { inode, written: None, atime: Some(atime), answered: Vec::new() }
+    }
+
+    /// About how many bytes it takes, in memory and in the log.
+    pub fn bytes(&self) -> usize {
+        let written = self.written.as_ref().map_or(0, |written| {
+            let content = written.content.as_ref().map_or(0, Bytes::len);
+            content + written.allocations.len() * 16 + 64
+        });
+        written + self.answered.len() * 40 + 64
+    }
+
+    /// Whether the log has to have it soon; a time of access alone may wait.
+    pub fn is_written(&self) -> bool {
+        self.written.is_some()
+    }
+
+    /// The newest write in it.
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.written.as_ref().map(|written| written.ctime)
+    }
+
+    /// Whether a record lacks what was written.
+    fn is_news_to(&self, record: &InodeRecord) -> bool {
+        self.newest().is_some_and(|newest| newest > record.logged_until)
+    }
+
+    /// Lays it over the record of the file.
+    fn lay_over(&self, record: &mut InodeRecord) {
+        if let Some(written) = self.written.as_ref().filter(|_| self.is_news_to(record)) {
+            let of = &mut record.attributes;
+            of.size = written.size;
+            of.allocated_bytes = written.allocated_bytes;
+            of.mtime = written.mtime;
+            of.ctime = of.ctime.max(written.ctime);
+            record.data_end = record.data_end.max(written.data_end);
+            record.logged_until = written.ctime;
+        }
+        if let Some(atime) = self.atime {
+            record.attributes.atime = record.attributes.atime.max(atime);
+        }
+    }
+
+    fn note(&mut self, answered: Answered) {
+        let same_slot =
+            |other: &Answered| (other.session, other.slot) == (answered.session, answered.slot);
+        self.answered.retain(|other| !same_slot(other));
+        self.answered.push(answered);
+    }
+}
+
+/// What is unlogged of an inode.
+pub type LookUp<'a> = &'a dyn Fn(InodeId) -> Option<Arc<Unlogged>>;
+
+/// The state with everything unlogged laid over it.
+pub struct SoftView<'a> {
+    namespace: Namespace,
+    base: &'a dyn KvRead,
+    look_up: LookUp<'a>,
+}
+
+impl<'a> SoftView<'a> {
+    /// A view of `base`; `look_up` may be asked again for the same inode.
+    pub fn new(namespace: Namespace, base: &'a dyn KvRead, look_up: LookUp<'a>) -> SoftView<'a> {
+        SoftView { namespace, base, look_up }
+    }
+
+    /// The file's record, and what is unlogged of it where the record does not have that yet.
+    fn news(&self, inode: InodeId) -> Result<Option<Arc<Unlogged>>, KvError> {
+        let Some(unlogged) = (self.look_up)(inode) else { return Ok(None) };
+        let key = self.namespace.keys.inode(inode);
+        let Some(value) = self.base.get(&key)? else { return Ok(None) };
+        let record: InodeRecord = read_value(&key, &value)?;
+        Ok(unlogged.is_news_to(&record).then_some(unlogged))
+    }
+
+    fn inode(&self, inode: InodeId, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        let value = self.base.get(key)?;
+        let (Some(unlogged), Some(value)) = ((self.look_up)(inode), &value) else {
+            return Ok(value);
+        };
+        let mut record: InodeRecord = read_value(key, value)?;
+        unlogged.lay_over(&mut record);
+        Ok(Some(encode(&record)))
+    }
+
+    fn content(&self, inode: InodeId, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        match self.news(inode)?.as_ref().and_then(|unlogged| unlogged.written.as_ref()) {
+            Some(WrittenState { content: Some(content), .. }) => {
+                Ok((!content.is_empty()).then(|| content.to_vec()))
+            }
+            _ => self.base.get(key),
+        }
+    }
+
+    fn allocation(
+        &self,
+        inode: InodeId,
+        chunk: ChunkNumber,
+        key: &[u8],
+    ) -> Result<Option<Vec<u8>>, KvError> {
+        let news = self.news(inode)?;
+        let written = news.as_ref().and_then(|unlogged| unlogged.written.as_ref());
+        match written.and_then(|written| written.allocations.get(&chunk)) {
+            Some(bytes) => Ok(Some(encode(bytes))),
+            None => self.base.get(key),
+        }
+    }
+}
+
+impl KvRead for SoftView<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        match self.namespace.keys.subject(key) {
+            Some(Subject::Inode(inode)) => self.inode(inode, key),
+            Some(Subject::Content(inode)) => self.content(inode, key),
+            Some(Subject::Allocation(inode, chunk)) => self.allocation(inode, chunk, key),
+            None => self.base.get(key),
+        }
+    }
+
+    /// Names, sessions and the like, of which nothing is ever unlogged.
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), KvError> {
+        self.base.scan(from, to, visit)
+    }
+}
+
+/// A write that is to be carried out without the log.
+#[derive(Debug, Clone, Copy)]
+pub struct SoftWrite<'a> {
+    /// On whose behalf.
+    pub caller: &'a Caller,
+    /// Larger than the time of every write and change before.
+    pub time: Timestamp,
+    /// Whose it is.
+    pub session: SessionId,
+    /// Its replay slot.
+    pub slot: u32,
+    /// Its number within the slot.
+    pub sequence: u64,
+    /// [`Operation::WriteInline`] or [`Operation::ReportWrite`].
+    pub operation: &'a Operation,
+}
+
+impl Namespace {
+    /// What the replay slots of the log say to a change: `None`, it is new.
+    pub fn replayed(
+        &self,
+        state: &dyn KvRead,
+        session: SessionId,
+        slot: u32,
+        sequence: u64,
+    ) -> Result<Option<Replay>, KvError> {
+        Ok(match self.records(state).turn(session, slot, sequence)? {
+            Turn::New => None,
+            Turn::Again(reply) => Some(Replay::Answered(reply)),
+            Turn::Stale => Some(Replay::Stale),
+        })
+    }
+
+    /// Attributes of an object, if it is here.
+    pub fn attributes(
+        &self,
+        state: &dyn KvRead,
+        inode: InodeId,
+    ) -> Result<Option<Attributes>, KvError> {
+        Ok(self.records(state).inode_here(inode)?.map(|record| record.attributes))
+    }
+
+    /// The newest write of a file that the state has, or that its view shows.
+    pub fn written_until(&self, state: &dyn KvRead, inode: InodeId) -> Result<Timestamp, KvError> {
+        let record = self.records(state).inode_here(inode)?;
+        Ok(record.map_or(Timestamp(i64::MAX), |record| record.logged_until))
+    }
+
+    /// Carries out a write over `view`, which shows `before`, and changes nothing.
+    pub fn write_softly(
+        &self,
+        view: &dyn KvRead,
+        write: &SoftWrite<'_>,
+        before: Option<&Unlogged>,
+    ) -> Result<Softly, KvError> {
+        let SoftWrite { caller, time, operation, .. } = *write;
+        let inode = operation.routing_inode();
+        let Some(old) = self.records(view).inode_here(inode)? else {
+            // Gone, or another ministry's: the log has the last word.
+            return Ok(Softly::MustBeLogged);
+        };
+        let stripped = permissions::after_write(caller, &old.attributes);
+        if old.capability || stripped != old.attributes.permissions {
+            return Ok(Softly::MustBeLogged);
+        }
+        let mut work = Work { keys: self.keys, state: Overlay::new(view), caller, time };
+        let outcome = match work.carry_out_write(operation) {
+            Ok(outcome) => outcome,
+            Err(Fault::Fs(error)) => return Ok(Softly::Answer(Err(error))),
+            Err(Fault::Elsewhere(_)) => return Ok(Softly::MustBeLogged),
+            Err(Fault::Kv(error)) => return Err(error),
+        };
+        let record = work.records().inode_here(inode)?;
+        let (Outcome::Written { offset, .. }, Some(record)) = (&outcome, record) else {
+            return Ok(Softly::Answer(Ok(outcome)));
+        };
+        if record == old {
+            return Ok(Softly::Answer(Ok(outcome)));
+        }
+        let offset = *offset;
+        let unlogged = self.unlogged(&work, record, write, offset, before)?;
+        Ok(Softly::Written { outcome, unlogged })
+    }
+
+    fn unlogged(
+        &self,
+        work: &Work<'_>,
+        record: InodeRecord,
+        write: &SoftWrite<'_>,
+        offset: u64,
+        before: Option<&Unlogged>,
+    ) -> Result<Unlogged, KvError> {
+        let inode = record.attributes.inode;
+        let is_inline = record.attributes.layout == Layout::Inline;
+        let content = is_inline.then(|| work.records().content(inode).map(Bytes::from));
+        let earlier = before.and_then(|before| before.written.as_ref());
+        let mut allocations = earlier.map_or_else(BTreeMap::new, |old| old.allocations.clone());
+        if let Operation::ReportWrite { allocated, .. } = write.operation {
+            for (chunk, _) in allocated {
+                let key = self.keys.allocation(inode, *chunk);
+                allocations.insert(*chunk, work.records().read(&key)?.unwrap_or(0));
+            }
+        }
+        let of = &record.attributes;
+        let written = WrittenState {
+            size: of.size,
+            allocated_bytes: of.allocated_bytes,
+            data_end: record.data_end,
+            mtime: of.mtime,
+            ctime: of.ctime,
+            content: content.transpose()?,
+            allocations,
+        };
+        let mut unlogged = Unlogged {
+            inode,
+            written: Some(written),
+            atime: before.and_then(|before| before.atime),
+            answered: before.map_or_else(Vec::new, |before| before.answered.clone()),
+        };
+        let SoftWrite { session, slot, sequence, .. } = *write;
+        unlogged.note(Answered { session, slot, sequence, offset });
+        Ok(unlogged)
+    }
+
+    /// Takes what was unlogged into the state.
+    pub(crate) fn settle(
+        &self,
+        state: &mut Overlay<'_>,
+        unlogged: &[Unlogged],
+    ) -> Result<(), KvError> {
+        for one in unlogged {
+            self.settle_one(state, one)?;
+        }
+        Ok(())
+    }
+
+    fn settle_one(&self, state: &mut Overlay<'_>, unlogged: &Unlogged) -> Result<(), KvError> {
+        let inode = unlogged.inode;
+        let Some(mut record) = self.records(state).inode_here(inode)? else { return Ok(()) };
+        let written = unlogged.written.as_ref().filter(|_| unlogged.is_news_to(&record));
+        let before = record.clone();
+        unlogged.lay_over(&mut record);
+        if let Some(written) = written {
+            if let Some(content) = &written.content {
+                let key = self.keys.content(inode);
+                if content.is_empty() {
+                    state.delete(key)
+                } else {
+                    state.put(key, content.to_vec())
+                }
+            }
+            for (chunk, bytes) in &written.allocations {
+                state.put(self.keys.allocation(inode, *chunk), encode(bytes));
+            }
+        }
+        if record != before {
+            state.put(self.keys.inode(inode), encode(&record));
+        }
+        for answered in &unlogged.answered {
+            let Answered { session, slot, sequence, offset } = *answered;
+            let records = self.records(state);
+            let lives = records.has_session(session)?;
+            if lives && matches!(records.turn(session, slot, sequence)?, Turn::New) {
+                let attributes = record.attributes.clone();
+                let reply = Ok(Outcome::Written { offset, attributes });
+                self.keep_reply(state, session, slot, sequence, &reply);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the replay slots say to a change that was done before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replay {
+    /// It was answered so.
+    Answered(Result<Outcome, FsError>),
+    /// A later one was done before, or there is no such slot.
+    Stale,
+}
+
+impl Work<'_> {
+    /// A write of an earlier reign: not done if its file has one as new in the log.
+    pub(crate) fn write_again(&mut self, operation: &Operation) -> Ruled<()> {
+        let inode = operation.routing_inode();
+        let Some(record) = self.records().inode_here(inode)? else { return Ok(()) };
+        if record.logged_until >= self.time {
+            return Ok(());
+        }
+        self.carry_out_write(operation)?;
+        let time = self.time;
+        self.edit_inode(inode, |record| record.logged_until = time)?;
+        Ok(())
+    }
+
+    /// The operations that may go without the log.
+    pub(crate) fn carry_out_write(&mut self, operation: &Operation) -> Ruled<Outcome> {
+        match operation {
+            Operation::WriteInline { inode, at, data } => self.write_inline(*inode, *at, data),
+            Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated, .. } => {
+                let (truncate_sequence, offset, end) = (*truncate_sequence, *offset, *end);
+                self.report_write(*inode, &Report { truncate_sequence, offset, end, allocated })
+            }
+            _ => Err(FsError::Invalid.into()),
+        }
+    }
+}

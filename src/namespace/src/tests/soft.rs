@@ -1,0 +1,273 @@
+//! Soft state against the log: whoever looks sees the same, whenever it is settled.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ministry_types::operations::{Answer, ChangeResult, Operation, Outcome, Query, RenameMode};
+use ministry_types::operations::{SetAttributes, WriteAt};
+use ministry_types::{Attributes, Caller, FileKind, InodeId, SessionId, Timestamp};
+use proptest::prelude::*;
+
+use super::world::{ROOT, SESSION, World, create, user};
+use crate::soft::{Replay, SoftView, SoftWrite, Softly, Unlogged, access_is_due};
+use crate::{Command, CommandReply};
+
+/// A minister's memory, without its office.
+#[derive(Default)]
+struct Memory(BTreeMap<InodeId, Arc<Unlogged>>);
+
+impl Memory {
+    fn look_up(&self) -> impl Fn(InodeId) -> Option<Arc<Unlogged>> + '_ {
+        |inode| self.0.get(&inode).cloned()
+    }
+
+    fn settle(&mut self, world: &mut World, which: impl Fn(InodeId) -> bool) {
+        let unlogged: Vec<_> =
+            self.0.values().filter(|one| which(one.inode)).map(|one| (**one).clone()).collect();
+        self.0.retain(|inode, _| !which(*inode));
+        let epoch = world.epoch;
+        world.must(&Command::Settle { epoch, unlogged, then: None });
+    }
+
+    fn write(&mut self, world: &mut World, caller: &Caller, operation: &Operation) -> ChangeResult {
+        world.sequence += 1;
+        world.time.0 += 10;
+        let (time, sequence) = (world.time, world.sequence);
+        let write = SoftWrite { caller, time, session: SESSION, slot: 0, sequence, operation };
+        let inode = operation.routing_inode();
+        let before = self.0.get(&inode).cloned();
+        let softly = {
+            let view = ministry_types::kv::Kv::view(&world.kv);
+            let look_up = self.look_up();
+            let soft = SoftView::new(world.rules, &*view, &look_up);
+            world.rules.write_softly(&soft, &write, before.as_deref()).unwrap()
+        };
+        match softly {
+            Softly::Answer(result) => result,
+            Softly::Written { outcome, unlogged } => {
+                self.0.insert(inode, Arc::new(unlogged));
+                Ok(outcome)
+            }
+            Softly::MustBeLogged => {
+                self.settle(world, |other| other == inode);
+                world.sequence -= 1;
+                world.time.0 -= 10;
+                world.change(caller, operation.clone())
+            }
+        }
+    }
+
+    fn ask(&self, world: &World, query: &Query) -> Answer {
+        let view = ministry_types::kv::Kv::view(&world.kv);
+        let look_up = self.look_up();
+        let soft = SoftView::new(world.rules, &*view, &look_up);
+        world.rules.query(&soft, &Caller::root(), query).unwrap().unwrap()
+    }
+}
+
+fn inline(inode: InodeId, at: WriteAt, data: &[u8]) -> Operation {
+    Operation::WriteInline { inode, at, data: Bytes::copy_from_slice(data) }
+}
+
+fn attributes(world: &World, memory: &Memory, inode: InodeId) -> Attributes {
+    match memory.ask(world, &Query::GetAttributes { inode }) {
+        Answer::Attributes(attributes) => attributes,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write { file: usize, offset: u64, length: usize },
+    Append { file: usize, length: usize },
+    Report { file: usize, offset: u64, length: u64 },
+    Cut { file: usize, size: u64 },
+    Mode { file: usize, mode: u32, other: bool },
+    Rename { file: usize },
+    Link { file: usize, serial: u16 },
+    Settle { file: usize },
+    SettleAll,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let file = 0usize..3;
+    prop_oneof![
+        5 => (file.clone(), 0u64..600, 1usize..300)
+            .prop_map(|(file, offset, length)| Step::Write { file, offset, length }),
+        3 => (file.clone(), 1usize..300).prop_map(|(file, length)| Step::Append { file, length }),
+        3 => (file.clone(), 0u64..9_000, 1u64..9_000)
+            .prop_map(|(file, offset, length)| Step::Report { file, offset, length }),
+        2 => (file.clone(), 0u64..9_000).prop_map(|(file, size)| Step::Cut { file, size }),
+        1 => (file.clone(), 0u32..0o10000, any::<bool>())
+            .prop_map(|(file, mode, other)| Step::Mode { file, mode, other }),
+        1 => file.clone().prop_map(|file| Step::Rename { file }),
+        1 => (file.clone(), any::<u16>()).prop_map(|(file, serial)| Step::Link { file, serial }),
+        1 => file.prop_map(|file| Step::Settle { file }),
+        1 => Just(Step::SettleAll),
+    ]
+}
+
+/// Carries a step out in both worlds and compares the answers.
+fn both(
+    step: &Step,
+    files: &[InodeId],
+    (soft, memory): (&mut World, &mut Memory),
+    direct: &mut World,
+) {
+    let other = user(77, 77, &[]);
+    let root = Caller::root();
+    let operation = match step {
+        Step::Write { file, offset, length } => {
+            inline(files[*file], WriteAt::Offset(*offset), &vec![*length as u8; *length])
+        }
+        Step::Append { file, length } => {
+            inline(files[*file], WriteAt::End, &vec![*length as u8; *length])
+        }
+        Step::Report { file, offset, length } => {
+            let inode = files[*file];
+            let known = attributes(soft, memory, inode);
+            let truncate_sequence = known.layout.truncate_sequence();
+            let (offset, end) = (*offset, offset + length);
+            let allocated = vec![(0, end.next_multiple_of(4096))];
+            Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated, turn: 0 }
+        }
+        Step::Cut { file, size } => {
+            let set = SetAttributes { size: Some(*size), ..Default::default() };
+            Operation::SetAttributes { inode: files[*file], set }
+        }
+        Step::Mode { file, mode, .. } => {
+            let set = SetAttributes { permissions: Some(*mode), ..Default::default() };
+            Operation::SetAttributes { inode: files[*file], set }
+        }
+        Step::Rename { file } => {
+            let name = format!("f{file}").into_bytes();
+            let (new_name, mode) = (name.clone(), RenameMode::NoReplace);
+            Operation::Rename { parent: ROOT, name, new_parent: ROOT, new_name, mode }
+        }
+        Step::Link { file, serial } => {
+            let name = format!("l{serial}").into_bytes();
+            Operation::Link { inode: files[*file], parent: ROOT, name }
+        }
+        Step::Settle { file } => {
+            let inode = files[*file];
+            return memory.settle(soft, |other| other == inode);
+        }
+        Step::SettleAll => return memory.settle(soft, |_| true),
+    };
+    let writes_as_other = matches!(step, Step::Mode { other: true, .. });
+    let caller = if operation.is_write() && !writes_as_other { &other } else { &root };
+    let answered = if operation.is_write() {
+        memory.write(soft, caller, &operation)
+    } else {
+        if let Some(inode) = operation.settles() {
+            memory.settle(soft, |other| other == inode);
+        }
+        soft.change(caller, operation.clone())
+    };
+    assert_eq!(answered, direct.change(caller, operation));
+}
+
+fn compare(soft: &World, memory: &Memory, direct: &World, files: &[InodeId]) {
+    for inode in files {
+        let query = Query::Read { inode: *inode, access: false };
+        let nothing = Memory::default();
+        assert_eq!(memory.ask(soft, &query), nothing.ask(direct, &query));
+    }
+}
+
+proptest! {
+    #[test]
+    fn whoever_looks_sees_the_same_as_if_every_write_were_logged(
+        steps in prop::collection::vec(step(), 1..60)
+    ) {
+        let (mut soft, mut direct) = (World::new(), World::new());
+        let mut memory = Memory::default();
+        let names = ["f0", "f1", "f2"];
+        let files: Vec<_> = names.iter().map(|name| soft.file(ROOT, name)).collect();
+        for name in names {
+            direct.file(ROOT, name);
+        }
+        for step in &steps {
+            both(step, &files, (&mut soft, &mut memory), &mut direct);
+            compare(&soft, &memory, &direct, &files);
+        }
+        let before = memory.0.clone();
+        memory.settle(&mut soft, |_| true);
+        compare(&soft, &memory, &direct, &files);
+        // Told again by somebody who does not know better.
+        let unlogged = before.values().map(|one| (**one).clone()).collect();
+        let epoch = soft.epoch;
+        soft.must(&Command::Settle { epoch, unlogged, then: None });
+        compare(&soft, &memory, &direct, &files);
+    }
+}
+
+#[test]
+fn a_write_that_was_settled_is_answered_again_and_not_done_again() {
+    let (mut world, mut memory) = (World::new(), Memory::default());
+    let file = world.file(ROOT, "f");
+    let append = inline(file, WriteAt::End, b"once");
+    memory.write(&mut world, &Caller::root(), &append).unwrap();
+    memory.settle(&mut world, |_| true);
+    let view = ministry_types::kv::Kv::view(&world.kv);
+    let replayed = world.rules.replayed(&*view, SESSION, 0, world.sequence).unwrap();
+    match replayed {
+        Some(Replay::Answered(Ok(Outcome::Written { offset: 0, attributes }))) => {
+            assert_eq!(attributes.size, 4);
+        }
+        other => panic!("{other:?}"),
+    }
+    let stale = world.rules.replayed(&*view, SESSION, 0, world.sequence - 1).unwrap();
+    assert_eq!(stale, Some(Replay::Stale));
+    let new = world.rules.replayed(&*view, SessionId([9; 16]), 0, 1).unwrap();
+    assert_eq!(new, None);
+}
+
+#[test]
+fn settling_comes_before_the_command_in_the_same_entry() {
+    let (mut world, mut memory) = (World::new(), Memory::default());
+    let file = world.file(ROOT, "f");
+    memory.write(&mut world, &Caller::root(), &inline(file, WriteAt::End, b"abcdef")).unwrap();
+    let set = SetAttributes { size: Some(3), ..Default::default() };
+    let cut = world.command(&Caller::root(), Operation::SetAttributes { inode: file, set });
+    let unlogged = vec![(*memory.0[&file]).clone()];
+    let epoch = world.epoch;
+    let reply = world.apply(&Command::Settle { epoch, unlogged, then: Some(Box::new(cut)) });
+    assert!(matches!(reply, CommandReply::Change(Ok(Outcome::Attributes(of))) if of.size == 3));
+    let content = Memory::default().ask(&world, &Query::Read { inode: file, access: false });
+    assert!(matches!(content, Answer::Content { inline: Some(bytes), .. } if bytes == "abc"));
+}
+
+#[test]
+fn a_write_that_takes_set_id_bits_away_has_to_be_logged() {
+    let (mut world, memory) = (World::new(), Memory::default());
+    let file = world.file(ROOT, "f");
+    let set = SetAttributes { permissions: Some(0o4755), ..Default::default() };
+    world.root(Operation::SetAttributes { inode: file, set }).unwrap();
+    let view = ministry_types::kv::Kv::view(&world.kv);
+    let look_up = memory.look_up();
+    let soft = SoftView::new(world.rules, &*view, &look_up);
+    let (caller, operation) = (user(5, 5, &[]), inline(file, WriteAt::End, b"x"));
+    let write = SoftWrite {
+        caller: &caller,
+        time: Timestamp(5_000),
+        session: SESSION,
+        slot: 0,
+        sequence: 99,
+        operation: &operation,
+    };
+    assert_eq!(world.rules.write_softly(&soft, &write, None).unwrap(), Softly::MustBeLogged);
+}
+
+#[test]
+fn a_read_is_noted_once_after_each_change_and_once_a_day() {
+    let mut world = World::new();
+    let file = world.made(&Caller::root(), create(ROOT, "f", FileKind::Regular, 0o644));
+    let day = 24 * 3600 * 1_000_000_000;
+    let mut of = file;
+    assert!(access_is_due(&of, Timestamp(of.ctime.0 + 1)));
+    of.atime = Timestamp(of.ctime.0 + 1);
+    assert!(!access_is_due(&of, Timestamp(of.atime.0 + day - 1)));
+    assert!(access_is_due(&of, Timestamp(of.atime.0 + day)));
+}
