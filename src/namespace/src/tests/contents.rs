@@ -5,7 +5,7 @@ use ministry_types::limits::{CHUNK_BYTES, FILE_BYTES_MAX, TRUNCATE_MARKS_MAX};
 use ministry_types::operations::{
     ChangeResult, Operation, Outcome, SetAttributes, WriteAt, move_out_mark,
 };
-use ministry_types::{InodeId, Layout, TruncateMark};
+use ministry_types::{InodeId, Layout, SpaceChange, TruncateMark};
 
 use super::world::{ROOT, World, create, user};
 use crate::Command;
@@ -285,4 +285,40 @@ fn an_open_handle_cuts_where_the_mode_bits_forbid() {
     };
     assert_eq!(world.change(&someone, cut(false)), Err(PermissionDenied));
     assert!(world.change(&someone, cut(true)).is_ok());
+}
+
+#[test]
+fn the_room_of_an_inline_file_is_its_bytes() {
+    let mut world = World::new();
+    let inode = world.file(ROOT, "f");
+    world.write(inode, WriteAt::End, b"0123456789").unwrap();
+    let space = |world: &mut World, range: std::ops::Range<u64>, change, keep_size| {
+        let (offset, length) = (range.start, range.end - range.start);
+        world.root(Operation::SpaceInline { inode, offset, length, change, keep_size })
+    };
+    let before = world.stat(inode);
+    for (range, change, keep_size, expected) in [
+        (2..4, SpaceChange::Punch, true, &b"01\0\0456789"[..]),
+        (8..5_000, SpaceChange::Zero, true, b"01\0\04567\0\0"),
+        (0..5_000, SpaceChange::Allocate, true, b"01\0\04567\0\0"),
+        (100..200, SpaceChange::Punch, true, b"01\0\04567\0\0"),
+        (0..11, SpaceChange::Allocate, false, b"01\0\04567\0\0\0"),
+        (7..12, SpaceChange::Zero, false, b"01\0\0456\0\0\0\0\0"),
+    ] {
+        let told = space(&mut world, range, change, keep_size);
+        assert!(matches!(told, Ok(Outcome::Written { .. })), "{told:?}");
+        assert_eq!(world.content(inode).unwrap(), expected);
+    }
+    let after = world.stat(inode);
+    assert_eq!((after.size, after.allocated_bytes), (12, 12));
+    assert!(after.mtime > before.mtime && after.ctime > before.ctime);
+    let grows = space(&mut world, 4_000..4_097, SpaceChange::Zero, false);
+    assert_eq!(grows, Ok(Outcome::NotInline { attributes: after }));
+    assert_eq!(space(&mut world, 5..5, SpaceChange::Zero, true), Err(Invalid));
+    assert_eq!(space(&mut world, 0..5, SpaceChange::Punch, false), Err(Invalid));
+    let wide = 1..FILE_BYTES_MAX + 1;
+    assert_eq!(space(&mut world, wide, SpaceChange::Allocate, false), Err(FileTooLarge));
+    move_out(&mut world, inode).unwrap();
+    let told = space(&mut world, 0..5, SpaceChange::Zero, true);
+    assert!(matches!(told, Ok(Outcome::NotInline { .. })), "{told:?}");
 }
