@@ -81,6 +81,11 @@ impl FileHandle {
         self
     }
 
+    /// Whether a write may have set-id bits to take away, as far as is known here.
+    pub fn may_have_set_ids(&self) -> bool {
+        self.file().known().is_none_or(|known| known.permissions & 0o6000 != 0)
+    }
+
     pub(crate) fn file(&self) -> &OpenFile {
         &self.opened.file
     }

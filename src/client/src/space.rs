@@ -248,7 +248,8 @@ impl Core {
         let end = change.bytes.end;
         let bytes = change.bytes.start..if change.keep_size { end.min(size) } else { end };
         if bytes.is_empty() {
-            return Ok(Step::Done(()));
+            // Behind an end that stays: the minister moves the times, and that is all.
+            return self.space_inline(change, attributes).await;
         }
         if change.change != SpaceChange::Punch {
             self.check_room(&bytes, attributes).await?;

@@ -151,8 +151,8 @@ impl Adapter {
     /// offset, also where that handle appends. Every other write through an appending handle goes
     /// to the end, wherever the kernel believes that to be.
     ///
-    /// A write acts for whoever opened the handle, but for one thing: the kernel says which writer
-    /// may not keep the set-id bits (`FUSE_WRITE_KILL_SUIDGID`), and that is judged by `writer`.
+    /// What a write may do was judged at open; but whether the set-id bits go depends on who writes,
+    /// not on who opened. The kernel says of which writer (`FUSE_WRITE_KILL_SUIDGID`).
     pub(crate) async fn write(
         &self,
         writer: Requester,
@@ -164,10 +164,14 @@ impl Adapter {
     ) -> Result<u32, Failure> {
         self.check_locks(number)?;
         let open = self.open_file(inode, number, true)?;
-        let mut file = open.file.clone();
-        if flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-            file = file.on_behalf_of(writer.caller());
-        }
+        let kills = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let caller = match (kills, open.file.may_have_set_ids()) {
+            (false, _) => Caller::root(),
+            (true, true) => writer.caller(),
+            // The groups decide about those bits alone, and cost a look at the process.
+            (true, false) => writer.caller_without_groups(),
+        };
+        let file = open.file.clone().on_behalf_of(caller);
         let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             self.client.write_at(&file, offset, data).await?
         } else {
@@ -183,6 +187,7 @@ impl Adapter {
 
     pub(crate) async fn fallocate(
         &self,
+        writer: Requester,
         inode: InodeId,
         number: Number,
         offset: u64,
@@ -191,7 +196,8 @@ impl Adapter {
     ) -> Result<(), Failure> {
         let (change, keep_size) = convert::space_change(mode)?;
         let open = self.open_file(inode, number, true)?;
-        Ok(self.client.fallocate(&open.file, offset, length, change, keep_size).await?)
+        let file = open.file.clone().on_behalf_of(writer.caller());
+        Ok(self.client.fallocate(&file, offset, length, change, keep_size).await?)
     }
 
     /// Where data or a hole begins; `None`: nowhere, or not within the file.
@@ -212,16 +218,17 @@ impl Adapter {
     /// Copies from file to file; fewer bytes than asked for are an answer too.
     pub(crate) async fn copy_range(
         &self,
+        writer: Requester,
         (source, source_number, from): (InodeId, Number, u64),
         (target, target_number, to): (InodeId, Number, u64),
         length: u64,
     ) -> Result<u32, Failure> {
         let source = self.open_file(source, source_number, false)?;
         let target = self.open_file(target, target_number, true)?;
+        let target = target.file.clone().on_behalf_of(writer.caller());
         // What the answer can say.
         let length = length.min(u64::from(u32::MAX));
-        let copied =
-            self.client.copy_range((&source.file, from), (&target.file, to), length).await?;
+        let copied = self.client.copy_range((&source.file, from), (&target, to), length).await?;
         Ok(u32::try_from(copied).unwrap_or(u32::MAX))
     }
 

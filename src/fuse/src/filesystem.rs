@@ -552,7 +552,7 @@ impl Filesystem for MinistryFilesystem {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -560,9 +560,9 @@ impl Filesystem for MinistryFilesystem {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let inode = self.inode(ino);
+        let (who, inode) = (Requester::of(req), self.inode(ino));
         self.serve_empty("fallocate", reply, move |adapter| async move {
-            adapter.fallocate(inode, fh, offset, length, mode).await
+            adapter.fallocate(who, inode, fh, offset, length, mode).await
         });
     }
 
@@ -589,7 +589,7 @@ impl Filesystem for MinistryFilesystem {
     /// where they do not.
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -600,10 +600,12 @@ impl Filesystem for MinistryFilesystem {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let who = Requester::of(req);
         let from = (self.inode(ino_in), fh_in, offset_in);
         let to = (self.inode(ino_out), fh_out, offset_out);
-        let work =
-            move |adapter: Arc<Adapter>| async move { adapter.copy_range(from, to, len).await };
+        let work = move |adapter: Arc<Adapter>| async move {
+            adapter.copy_range(who, from, to, len).await
+        };
         self.serve("copy_file_range", reply, work, |reply, copied| reply.written(copied));
     }
 }

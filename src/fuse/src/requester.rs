@@ -30,6 +30,11 @@ impl Requester {
         self.thread
     }
 
+    /// Without the supplementary groups.
+    pub(crate) fn caller_without_groups(self) -> Caller {
+        Caller { uid: self.uid, gid: self.gid, groups: Vec::new() }
+    }
+
     /// With the supplementary groups.
     pub(crate) fn caller(self) -> Caller {
         let groups = if self.uid == 0 { Vec::new() } else { groups_of(self.thread) };

@@ -267,6 +267,11 @@ impl Work<'_> {
         let size = record.attributes.size;
         let new_size = if keep_size { size } else { size.max(range.end) };
         let fits = usize::try_from(new_size).is_ok_and(|size| size <= INLINE_BYTES_MAX);
+        if keep_size && range.start >= size && record.attributes.layout != Layout::Inline {
+            // Nothing is kept behind the end; that it was asked for moves the times all the same.
+            self.after_write(&mut record)?;
+            return Ok(Outcome::Written { offset: range.start, attributes: record.attributes });
+        }
         if record.attributes.layout != Layout::Inline || !fits {
             return Ok(Outcome::NotInline { attributes: record.attributes });
         }

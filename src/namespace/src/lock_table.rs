@@ -106,6 +106,12 @@ impl LockTable {
         self.obstacle_before(wanted, self.waiting.len())
     }
 
+    /// What is in the way of a request that does not wait: the locks that are held. Those that wait
+    /// have nothing yet that it could take from them.
+    pub(crate) fn obstacle_now(&self, wanted: &Wanted) -> Option<Obstacle> {
+        self.obstacle_before(wanted, 0)
+    }
+
     /// What is in the way of a request before which `earlier` requests wait.
     fn obstacle_before(&self, wanted: &Wanted, earlier: usize) -> Option<Obstacle> {
         if self.blockers(wanted).next().is_some() {

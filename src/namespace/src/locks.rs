@@ -140,7 +140,10 @@ impl Work<'_> {
         }
         let mut table = before.clone();
         // Whoever gives up a lock for another mode goes before those that wait, as one that holds.
-        let obstacle = table.obstacle(wanted);
+        let obstacle = match wait {
+            LockWait::No => table.obstacle_now(wanted),
+            LockWait::Yes { .. } => table.obstacle(wanted),
+        };
         let given_up = table.give_up_flock(wanted);
         let Some(obstacle) = obstacle else {
             self.check_room(&table, wanted.holder.session)?;

@@ -145,7 +145,7 @@ impl Work<'_> {
 
     /// Whether the caller could take file capabilities away by other means: by a write, or by
     /// giving the file away.
-    pub(crate) fn may_strip(&self, record: &InodeRecord) -> Ruled<bool> {
+    fn may_strip(&self, record: &InodeRecord) -> Ruled<bool> {
         if permissions::owns(self.caller, &record.attributes) {
             return Ok(true);
         }

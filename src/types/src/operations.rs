@@ -286,7 +286,8 @@ pub enum Operation {
     /// Changes the space of an inline file, as `fallocate` does: zeros where they are wanted, a
     /// larger size unless it is kept, and the times of a write. Asks no permission: that was done
     /// at open. Answers [`Outcome::Written`], or [`Outcome::NotInline`] when the file is not inline
-    /// or would grow past the limit.
+    /// or would grow past the limit. Of a file in chunks it moves the times, where the whole range
+    /// lies behind an end that is kept.
     SpaceInline {
         /// The file.
         inode: InodeId,
