@@ -29,8 +29,8 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     differs(
         "ofd-3",
-        "tells -1 for an open file",
-        "the kernel's FUSE translates the number of a process, and -1 is none",
+        "tells -1 for an open file, and the process for a process",
+        "the kernel's FUSE goes by who asks, not by what was found",
     ),
     differs(
         "fallocate-3",
