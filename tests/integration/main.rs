@@ -4,6 +4,7 @@
 //! packages that tests/run installs; see tests/README.md.
 
 mod acls;
+mod budgets;
 mod coherence;
 mod content;
 mod damage;

@@ -127,7 +127,12 @@ impl Office {
     /// A question was answered that counts as an access: notes it where `relatime` wants that.
     pub(super) fn note_access(&self, memory: &Memory, query: &Query, answer: &Answer) {
         let now = self.surroundings.clock.now();
+        let mut read = query.routing_inode();
         let due = match (query, answer) {
+            (Query::Get { .. }, Answer::Content { attributes, .. }) => {
+                read = attributes.inode;
+                access_is_due(attributes, now)
+            }
             (Query::Read { access: true, .. }, Answer::Content { attributes, .. }) => {
                 access_is_due(attributes, now)
             }
@@ -138,7 +143,7 @@ impl Office {
             _ => false,
         };
         if due {
-            memory.soft.access(query.routing_inode(), memory.soft.time(now));
+            memory.soft.access(read, memory.soft.time(now));
         }
     }
 

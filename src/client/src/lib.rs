@@ -28,6 +28,7 @@
 //! | [`names`] | calls about names and attributes |
 //! | [`files`], [`read`], [`write`], [`space`] | open files |
 //! | [`locks`] | advisory locks, and which of them to give back at close |
+//! | [`whole`] | whole files in one call |
 //! | [`open_files`] | which inodes are open here, and what is known of them |
 //! | `calls` | one change or question, until it is answered |
 //! | `sessions`, `slots` | what makes a change happen exactly once |
@@ -51,6 +52,7 @@ pub mod names;
 pub mod open_files;
 pub mod read;
 pub mod space;
+pub mod whole;
 pub mod write;
 
 mod calls;

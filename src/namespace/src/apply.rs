@@ -257,6 +257,9 @@ impl Work<'_> {
                 let (umask, device) = (*umask, *device);
                 self.create(*parent, name, &New { kind, permissions, umask, device, target })
             }
+            Operation::Put { parent, name, permissions, umask, data } => {
+                self.put(*parent, name, (*permissions, *umask), data)
+            }
             Operation::Link { inode, parent, name } => self.link(*inode, *parent, name),
             Operation::Unlink { parent, name } => self.unlink(*parent, name),
             Operation::RemoveDirectory { parent, name } => self.remove_directory(*parent, name),

@@ -12,7 +12,7 @@
 
 use std::ops::ControlFlow;
 
-use ministry_types::limits::{INODE_BLOCK, LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
+use ministry_types::limits::{INLINE_BYTES_MAX, INODE_BLOCK, LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
 use ministry_types::operations::Outcome;
 use ministry_types::{Attributes, FileKind, FsError, InodeId, Layout, Timestamp};
 
@@ -91,6 +91,30 @@ impl Work<'_> {
         }
         self.put_name(parent, name, inode, new.kind)?;
         self.count_objects(1)?;
+        Ok(Outcome::Attributes(record.attributes))
+    }
+
+    /// Makes an ordinary file with its content.
+    pub(crate) fn put(
+        &mut self,
+        parent: InodeId,
+        name: &[u8],
+        (permissions, umask): (u32, u32),
+        data: &[u8],
+    ) -> Ruled<Outcome> {
+        if data.len() > INLINE_BYTES_MAX {
+            return Err(FsError::Invalid.into());
+        }
+        let kind = FileKind::Regular;
+        let new = New { kind, permissions, umask, device: 0, target: &[] };
+        let Outcome::Attributes(made) = self.create(parent, name, &new)? else {
+            unreachable!("what was made is told by its attributes")
+        };
+        self.write_content(made.inode, data.to_vec());
+        let record = self.edit_inode(made.inode, |record| {
+            record.attributes.size = data.len() as u64;
+            record.attributes.allocated_bytes = record.attributes.size;
+        })?;
         Ok(Outcome::Attributes(record.attributes))
     }
 

@@ -80,6 +80,7 @@ impl Asker<'_> {
                 Ok(Answer::Attributes(self.records.inode(*inode)?.attributes))
             }
             Query::Read { inode, .. } => self.read(*inode),
+            Query::Get { parent, name } => self.get(*parent, name),
             Query::Open { inode, read, write, execute } => {
                 self.open(*inode, OpenFor { read: *read, write: *write, execute: *execute })
             }
@@ -127,6 +128,15 @@ impl Asker<'_> {
     fn entry(&self, inode: InodeId, kind: FileKind) -> Ruled<Answer> {
         let attributes = self.records.inode_here(inode)?.map(|record| record.attributes);
         Ok(Answer::Entry { inode, kind, attributes })
+    }
+
+    fn get(&self, parent: InodeId, name: &[u8]) -> Ruled<Answer> {
+        let inode = match self.lookup(parent, name)? {
+            Answer::Entry { inode, attributes: Some(_), .. } => inode,
+            other => return Ok(other),
+        };
+        self.open(inode, OpenFor { read: true, write: false, execute: false })?;
+        self.read(inode)
     }
 
     fn read(&self, inode: InodeId) -> Ruled<Answer> {

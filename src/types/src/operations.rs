@@ -112,6 +112,21 @@ pub enum Operation {
         /// Target of a symbolic link, else empty.
         target: Vec<u8>,
     },
+    /// Makes an ordinary file that holds `data` from the beginning: whoever sees its name sees all of
+    /// it. Answers [`Outcome::Attributes`], or [`FsError::Invalid`] for more bytes than an inode
+    /// holds.
+    Put {
+        /// The directory.
+        parent: InodeId,
+        /// The new name.
+        name: Name,
+        /// Permission bits as the program asked for them.
+        permissions: u32,
+        /// Bits to take off, unless the directory has a default access control list.
+        umask: u32,
+        /// The content.
+        data: Bytes,
+    },
     /// Gives an object that is not a directory another name. Answers [`Outcome::Attributes`].
     Link {
         /// The object.
@@ -386,6 +401,14 @@ pub enum Query {
         /// A program reads it: the time of access may move on.
         access: bool,
     },
+    /// An ordinary file by its name, as an open and a [`Query::Read`] would find it: asks for the right
+    /// to read. Answers [`Answer::Content`], or [`Answer::Entry`] when another ministry owns it.
+    Get {
+        /// The directory.
+        parent: InodeId,
+        /// The name.
+        name: Name,
+    },
     /// Checks the mode bits for an open. Answers [`Answer::Attributes`].
     Open {
         /// The object.
@@ -525,6 +548,7 @@ impl Operation {
     pub fn routing_inode(&self) -> InodeId {
         match self {
             Operation::Create { parent, .. }
+            | Operation::Put { parent, .. }
             | Operation::Link { parent, .. }
             | Operation::Unlink { parent, .. }
             | Operation::RemoveDirectory { parent, .. }
@@ -556,6 +580,7 @@ impl Operation {
     pub fn settles(&self) -> Option<InodeId> {
         match self {
             Operation::Create { .. }
+            | Operation::Put { .. }
             | Operation::Unlink { .. }
             | Operation::RemoveDirectory { .. }
             | Operation::Rename { .. }
@@ -572,6 +597,7 @@ impl Operation {
     pub fn word(&self) -> &'static str {
         match self {
             Operation::Create { .. } => "create",
+            Operation::Put { .. } => "put",
             Operation::Link { .. } => "link",
             Operation::Unlink { .. } => "unlink",
             Operation::RemoveDirectory { .. } => "rmdir",
@@ -597,7 +623,7 @@ impl Query {
     /// The inode whose owner answers.
     pub fn routing_inode(&self) -> InodeId {
         match self {
-            Query::Lookup { parent, .. } => *parent,
+            Query::Lookup { parent, .. } | Query::Get { parent, .. } => *parent,
             Query::GetAttributes { inode }
             | Query::Read { inode, .. }
             | Query::Open { inode, .. }
@@ -617,6 +643,7 @@ impl Query {
             Query::Lookup { .. } => "lookup",
             Query::GetAttributes { .. } => "getattr",
             Query::Read { .. } => "read",
+            Query::Get { .. } => "get",
             Query::Open { .. } => "open",
             Query::Access { .. } => "access",
             Query::ReadLink { .. } => "readlink",

@@ -261,3 +261,25 @@ async fn another_user_writes_through_a_handle_that_was_opened_with_the_right() {
     write(&client, &made.1, 100_000, vec![1; LARGE]).await;
     assert_eq!(client.read(&made.1, 100_000, 1).await.unwrap()[..], [1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn whole_files_are_put_and_got_small_ones_in_one_change() {
+    let cluster = Cluster::start();
+    let (client, _) = cluster.client().await;
+    let small = Bytes::from(vec![1; INLINE_BYTES_MAX]);
+    let made = client.put(&root(), ROOT, b"small", 0o640, small.clone()).await.unwrap();
+    assert_eq!((made.size, made.permissions), (INLINE_BYTES_MAX as u64, 0o640));
+    assert_eq!(cluster.applied("put"), 1);
+    assert_eq!(cluster.applied("write_inline"), 0);
+    assert_eq!(client.get(&root(), ROOT, b"small").await.unwrap().1, small);
+    // What is there gets another content, and may leave the inode for it.
+    let large = Bytes::from(vec![2; LARGE]);
+    client.put(&root(), ROOT, b"small", 0o600, large.clone()).await.unwrap();
+    let (attributes, content) = client.get(&root(), ROOT, b"small").await.unwrap();
+    assert_eq!((attributes.permissions, content), (0o640, large));
+    client.put(&root(), ROOT, b"small", 0o600, Bytes::from_static(b"short")).await.unwrap();
+    assert_eq!(client.get(&root(), ROOT, b"small").await.unwrap().1, "short");
+    let user = Caller { uid: 7, gid: 7, groups: vec![] };
+    let refused = client.get(&user, ROOT, b"small").await;
+    assert_eq!(refused.unwrap_err(), ministry_types::FsError::PermissionDenied);
+}

@@ -1,0 +1,103 @@
+//! What each call costs: messages to the minister, and commits of its log. The page
+//! `docs/reference/budgets.md` promises it; here every row is measured over many calls.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use ministry_tests::Cluster;
+
+use crate::operator::get;
+
+/// Calls that are measured together.
+const CALLS: usize = 60;
+/// Commits that others cause meanwhile: rounds of settling, orders of the president.
+const OTHERS: f64 = 6.0;
+
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    messages: f64,
+    commits: f64,
+}
+
+fn sum(page: &str, name: &str) -> f64 {
+    let lines = page.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+fn counted(cluster: &Cluster) -> Cost {
+    let mut cost = Cost { messages: 0.0, commits: 0.0 };
+    for node in 0..cluster.nodes() {
+        let (status, page) = get(&cluster.ports().metrics(node), "/metrics");
+        assert!(status.contains("200"), "{status}");
+        cost.messages += sum(&page, "ministry_minister_change_seconds_count")
+            + sum(&page, "ministry_minister_query_seconds_count");
+        cost.commits += sum(&page, "ministry_raft_commit_seconds_count");
+    }
+    cost
+}
+
+/// Does something [`CALLS`] times, and holds what one of them cost against the page.
+fn measure(cluster: &Cluster, row: &str, mut call: impl FnMut(usize)) {
+    let page = include_str!("../../docs/reference/budgets.md");
+    let line = page.lines().find(|line| line.starts_with(&format!("| {row} |")));
+    let line = line.unwrap_or_else(|| panic!("the page has no row '{row}'"));
+    let cells: Vec<f64> =
+        line.split('|').skip(2).filter_map(|cell| cell.trim().parse().ok()).collect();
+    let [messages, commits] = cells[..] else { panic!("two numbers in the row '{row}': {line}") };
+    // What went before is settled by then.
+    std::thread::sleep(Duration::from_millis(400));
+    let before = counted(cluster);
+    for number in 0..CALLS {
+        call(number);
+    }
+    let after = counted(cluster);
+    let calls = CALLS as f64;
+    let cost = Cost {
+        messages: (after.messages - before.messages) / calls,
+        commits: (after.commits - before.commits) / calls,
+    };
+    println!("{row}: {:.2} messages, {:.2} commits", cost.messages, cost.commits);
+    assert!(cost.messages <= messages + 0.2, "{row}: {cost:?}, the page says {messages}");
+    assert!(cost.commits <= commits + OTHERS / calls, "{row}: {cost:?}, the page says {commits}");
+}
+
+fn open(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).open(path).unwrap()
+}
+
+#[test]
+fn calls_cost_what_the_page_says() {
+    let cluster = Cluster::start();
+    let top = cluster.mount(0).join("budgets");
+    std::fs::create_dir(&top).unwrap();
+    let name = |number: usize| top.join(format!("f{number}"));
+    measure(&cluster, "create", |number| drop(File::create_new(name(number)).unwrap()));
+    let mut file = open(&name(0));
+    measure(&cluster, "write 4 KiB or less", |_| file.write_all(b"some bytes").unwrap());
+    measure(&cluster, "write and fsync", |_| {
+        file.write_all(b"more bytes").unwrap();
+        file.sync_all().unwrap();
+    });
+    measure(&cluster, "fsync of a clean file", |_| file.sync_all().unwrap());
+    drop(file);
+    measure(&cluster, "chmod", |number| {
+        std::fs::set_permissions(name(number), Permissions::from_mode(0o600)).unwrap();
+    });
+    let files: Vec<File> = (0..CALLS).map(|number| open(&name(number))).collect();
+    measure(&cluster, "utimens through a handle", |number| {
+        files[number].set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    });
+    drop(files);
+    measure(&cluster, "stat", |number| drop(std::fs::metadata(name(number)).unwrap()));
+    measure(&cluster, "open and close", |number| drop(open(&name(number))));
+    measure(&cluster, "read a small file", |number| {
+        let mut bytes = Vec::new();
+        File::open(name(number)).unwrap().read_to_end(&mut bytes).unwrap();
+    });
+    measure(&cluster, "rename", |number| {
+        std::fs::rename(name(number), top.join(format!("g{number}"))).unwrap();
+    });
+}
