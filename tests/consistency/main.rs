@@ -28,7 +28,7 @@ mod workers;
 pub const CALLS_NEW: bool = true;
 /// Whether the time of the last access is compared. It moves as `relatime` has it with each read
 /// that reaches the mount; of one that the kernel answers from its pages nobody hears.
-pub const RELATIME_NEW: bool = false;
+pub const RELATIME_NEW: bool = true;
 /// Whether links to another's files are refused as `fs.protected_hardlinks` has it; else only the
 /// super-user makes links.
 pub const PROTECTED_HARDLINKS_NEW: bool = false;
@@ -48,7 +48,7 @@ pub const APPENDS_LARGE: bool = true;
 pub const LOCKS_ACROSS_MOUNTS: bool = true;
 /// Whether a program may read, through the mount that writes it, what a write that has not returned
 /// is about to write. So it is as long as reads and writes go through the kernel's pages.
-pub const PAGES_SHOW_WRITES_EARLY: bool = true;
+pub const PAGES_SHOW_WRITES_EARLY: bool = false;
 
 /// Where a test's choices come from.
 struct Seed {

@@ -35,8 +35,13 @@ impl Client {
         let mode = mode.into();
         if data.len() <= INLINE_BYTES_MAX {
             let NewMode { permissions, umask } = mode;
-            let operation =
-                Operation::Put { parent, name: name.to_vec(), permissions, umask, data: data.clone() };
+            let operation = Operation::Put {
+                parent,
+                name: name.to_vec(),
+                permissions,
+                umask,
+                data: data.clone(),
+            };
             let put = self.core.operation("put", |_| self.core.change(caller, operation));
             match put.await {
                 Ok(Outcome::Attributes(attributes)) => return Ok(self.core.learned(attributes)),

@@ -99,7 +99,7 @@ impl Adapter {
         opening: Opening,
     ) -> Result<Opened, Failure> {
         let file = self.client.open(&caller, inode, open_flags(opening)).await?;
-        self.register(file, opening)
+        self.register(file)
     }
 
     pub(crate) async fn create(
@@ -116,18 +116,19 @@ impl Adapter {
             .create_and_open(&caller, parent, name, mode, flags, opening.exclusive)
             .await?;
         let shown = self.show(&attributes);
-        Ok((shown, self.register(file, opening)?))
+        Ok((shown, self.register(file)?))
     }
 
-    /// A handle for append bypasses the page cache (`FOPEN_DIRECT_IO`): the kernel would put the
-    /// bytes where it believes the end to be, the minister knows where it is, and other readers
-    /// here would see the kernel's mistake until the next comparison of mtime.
-    fn register(&self, file: FileHandle, opening: Opening) -> Result<Opened, Failure> {
+    /// Reads and writes bypass the kernel's pages (`FOPEN_DIRECT_IO`). Those are right only between two
+    /// looks at mtime, and the kernel passes over a look that meets a write of this machine: then it
+    /// shows old bytes although another mount's write has returned, or new ones of a write that has
+    /// not. And of an append it does not know the place. Without leases each read asks the minister
+    /// in any case. Mappings use pages; they stay over an open where nothing has happened since the
+    /// last ([`PageCache`]).
+    fn register(&self, file: FileHandle) -> Result<Opened, Failure> {
         let keep_pages = self.page_cache.keep_pages(file.inode());
-        let mut flags = FopenFlags::empty();
-        if opening.append {
-            flags |= FopenFlags::FOPEN_DIRECT_IO;
-        } else if keep_pages {
+        let mut flags = FopenFlags::FOPEN_DIRECT_IO;
+        if keep_pages {
             flags |= FopenFlags::FOPEN_KEEP_CACHE;
         }
         let number = self.files.insert(OpenFile { file })?;

@@ -2,8 +2,8 @@
 //!
 //! The kernel offers capabilities, we choose. What is chosen, and why:
 //!
-//! * Page cache with automatic invalidation by mtime and size (`FUSE_AUTO_INVAL_DATA`), never the
-//!   kernel's write-back cache: that one keeps size and mtime on the kernel's side, so what other
+//! * Pages, which serve mappings, with automatic invalidation by mtime and size
+//!   (`FUSE_AUTO_INVAL_DATA`), never the kernel's write-back cache: that one keeps size and mtime on the kernel's side, so what other
 //!   clients append would not be seen.
 //! * Parallel look-ups and listings in one directory, parallel direct reads and writes.
 //! * Targets of symbolic links are kept: an inode number never comes back and a target never

@@ -8,8 +8,8 @@
 //! * **The server is the only judge.** The kernel checks no permissions (`default_permissions` is
 //!   never set); user, group and supplementary groups of the process go along with each request.
 //! * **Mounts are coherent without leases.** Names and attributes are never kept (time-outs of 0);
-//!   pages are kept while mtime and size stay, and over an open only while ctime stays
-//!   ([`page_cache`]). Inode numbers are Ministry's own and never come back, so the generation is
+//!   reads and writes bypass the kernel's pages, which serve mappings alone and are kept over an open
+//!   only while ctime stays ([`page_cache`]). Inode numbers are Ministry's own and never come back, so the generation is
 //!   always 0, and nothing has to be remembered between look-up and forget but for the page cache.
 //! * **A mount never hangs for ever.** Each request has a deadline and ends in an errno; a handler
 //!   that panics answers `EIO` and the mount lives on. Only the wait for a lock has no deadline:

@@ -12,7 +12,9 @@
 
 use std::ops::ControlFlow;
 
-use ministry_types::limits::{INLINE_BYTES_MAX, INODE_BLOCK, LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
+use ministry_types::limits::{
+    INLINE_BYTES_MAX, INODE_BLOCK, LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX,
+};
 use ministry_types::operations::Outcome;
 use ministry_types::{Attributes, FileKind, FsError, InodeId, Layout, Timestamp};
 
