@@ -81,8 +81,8 @@ async fn an_interrupted_wait_leaves_nothing_behind() {
     lock(&client, &wish(inode, 1, WAIT)).await.unwrap();
     let interrupted = CancellationToken::new();
     let began = Instant::now();
-    let request = wish(inode, 2, WAIT);
-    let (result, ()) = tokio::join!(other.lock(&root(), &request, &interrupted), async {
+    let (caller, request) = (root(), wish(inode, 2, WAIT));
+    let (result, ()) = tokio::join!(other.lock(&caller, &request, &interrupted), async {
         sleep(Duration::from_secs(5)).await;
         interrupted.cancel();
     });
