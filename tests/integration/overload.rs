@@ -16,8 +16,6 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::task::JoinSet;
 
-use crate::healthy;
-
 /// Clients, each with connections of its own: one alone holds back what it sends.
 const CLIENTS: usize = 40;
 /// Requests of all clients together, all begun at once.
@@ -143,5 +141,5 @@ fn ten_times_the_load_is_slow_and_nothing_worse() {
         .map(|node| metric(&cluster, node, "ministry_minister_busy_total"))
         .sum();
     assert!(refused > 0.0, "nothing was refused: this was no overload");
-    healthy(&mut cluster);
+    cluster.assert_all_run();
 }

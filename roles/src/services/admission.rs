@@ -7,32 +7,67 @@
 //! What must always hold: requests that were let in and are not answered are at most
 //! [`CLIENT_REQUESTS_PER_NODE_MAX`], and hold at most [`CLIENT_REQUEST_BYTES_PER_NODE_MAX`].
 //!
-//! When there is no room: the request is refused at once, with a time after which to come again.
+//! When there is no room: the request is refused at once, with a time after which to come again,
+//! which grows while refusing alone would keep the node busy.
 //! Nothing waits here: what waits takes memory too, and grows old while it does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ministry_types::limits::{
-    CLIENT_REQUEST_BYTES_PER_NODE_MAX, CLIENT_REQUESTS_PER_NODE_MAX, COMMAND_BYTES_MAX,
-    LISTING_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX,
+    ATTEMPT_TIMEOUT, CLIENT_REQUEST_BYTES_PER_NODE_MAX, CLIENT_REQUESTS_PER_NODE_MAX,
+    COMMAND_BYTES_MAX, LISTING_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX,
 };
 use ministry_types::operations::{Operation, Query};
 use ministry_wire::minister::Refusal;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// What every request holds: its task, its caller with groups, its names, its answer.
 const REQUEST_BYTES: usize = 16 << 10;
 /// What a listing holds beside names: an entry with attributes, for each of the most there can be.
 const LISTING_ATTRIBUTES_BYTES: usize = 256 << 10;
-/// When to come again: about what it takes to work off what was let in.
-const RETRY_AFTER: Duration = Duration::from_millis(20);
+/// When to come again, at least: about what it takes to work off what was let in.
+const RETRY_AFTER_MIN: Duration = Duration::from_millis(20);
+/// The longest: an attempt of a client.
+const RETRY_AFTER_MAX: Duration = ATTEMPT_TIMEOUT;
+/// How long refusals are counted before the time to come again is set anew.
+const COUNTED_FOR: Duration = Duration::from_millis(100);
+/// Refusals in that time that cost a node little. Beyond these it would be busy with refusing.
+const REFUSALS_CHEAP: u32 = 500;
 
 /// The room for requests of clients on one node.
 #[derive(Debug)]
 pub(crate) struct Admission {
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
+    refusals: Mutex<Refusals>,
+}
+
+/// How many had to be refused of late, and when they are asked to come again.
+#[derive(Debug)]
+struct Refusals {
+    since: Instant,
+    count: u32,
+    retry_after: Duration,
+}
+
+impl Refusals {
+    /// Counts one, and says when it may come again: later and later while there are too many.
+    fn count(&mut self, now: Instant) -> Duration {
+        if now.duration_since(self.since) >= COUNTED_FOR {
+            self.retry_after = match self.count {
+                count if count > REFUSALS_CHEAP => self.retry_after * 2,
+                count if count < REFUSALS_CHEAP / 4 => self.retry_after / 2,
+                _ => self.retry_after,
+            };
+            self.retry_after = self.retry_after.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
+            (self.since, self.count) = (now, 0);
+        }
+        self.count += 1;
+        self.retry_after
+    }
 }
 
 /// The room of one request; given back when dropped.
@@ -47,6 +82,11 @@ impl Default for Admission {
         Admission {
             requests: Arc::new(Semaphore::new(CLIENT_REQUESTS_PER_NODE_MAX)),
             bytes: Arc::new(Semaphore::new(CLIENT_REQUEST_BYTES_PER_NODE_MAX)),
+            refusals: Mutex::new(Refusals {
+                since: Instant::now(),
+                count: 0,
+                retry_after: RETRY_AFTER_MIN,
+            }),
         }
     }
 }
@@ -59,7 +99,7 @@ impl Admission {
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes);
         match (request, bytes) {
             (Ok(request), Ok(bytes)) => Ok(Admitted { _request: request, _bytes: bytes }),
-            _ => Err(Refusal::Busy { retry_after: RETRY_AFTER }),
+            _ => Err(Refusal::Busy { retry_after: self.refusals.lock().count(Instant::now()) }),
         }
     }
 }
@@ -102,6 +142,25 @@ mod tests {
         let again = admission.admit(0);
         assert!(again.is_ok());
         assert!(admission.admit(0).is_err());
+    }
+
+    #[test]
+    fn the_more_are_refused_the_later_they_are_asked_to_come_again() {
+        let mut at = Instant::now();
+        let mut refusals = Refusals { since: at, count: 0, retry_after: RETRY_AFTER_MIN };
+        let mut told = Vec::new();
+        for refused in [2000, 2000, 2000, 2000, 2000, 2000, 2000, 2000, 300, 1, 1, 1, 1] {
+            at += COUNTED_FOR;
+            for _ in 0..refused {
+                refusals.count(at);
+            }
+            told.push(refusals.retry_after);
+        }
+        assert!(told[0..7].is_sorted() && told[7] == RETRY_AFTER_MAX, "{told:?}");
+        assert_eq!(told[9], RETRY_AFTER_MAX, "a middling number changes nothing");
+        assert!(told[12] < RETRY_AFTER_MAX / 2, "{told:?}");
+        let single = refusals.count(at + 100 * COUNTED_FOR);
+        assert!(single < told[12], "{single:?}");
     }
 
     #[test]

@@ -216,6 +216,8 @@ impl Core {
         loop {
             let session = self.session_of(inode, &mut backoff).await;
             let ministry = session.ministry;
+            // Kept during the wait after a refusal too: who comes again is as many as who asks.
+            let _place = session.slots.ask().await;
             let request = QueryRequest {
                 ministry,
                 session: session.id,

@@ -18,6 +18,7 @@ use ministry_types::limits::ATTEMPT_TIMEOUT;
 use ministry_types::{Epoch, InodeId, LogIndex, MapVersion, MinistryId, NodeId};
 use ministry_wire::minister::{MinistryClient, Refusal};
 use parking_lot::Mutex;
+use rand::Rng;
 use rand::rngs::SmallRng;
 use tarpc::client::RpcError;
 use tarpc::context::Context;
@@ -146,9 +147,11 @@ impl Ministries {
             Refused::NotMinister { hint: true } if backoff.follow_hint() => {}
             Refused::UnknownSession if backoff.follow_hint() => {}
             Refused::Busy(retry_after) => {
-                // Its word, but within bounds: the operation has a deadline of its own.
-                let wait = backoff.wait(&self.rng).max(retry_after.min(ATTEMPT_TIMEOUT));
-                tokio::time::sleep(wait).await;
+                // Its word, but within bounds: the operation has a deadline of its own. Spread,
+                // since it says the same to all whom it refuses at the same moment.
+                let told = retry_after.min(ATTEMPT_TIMEOUT);
+                let told = told.mul_f64(self.rng.lock().random_range(1.0..1.5));
+                tokio::time::sleep(backoff.wait(&self.rng).max(told)).await;
             }
             Refused::WrongMinistry(version) => self.pause(version, backoff).await,
             // Whoever makes attempts has told it meanwhile.

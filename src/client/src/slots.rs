@@ -4,21 +4,24 @@
 //! slot and the next sequence number in it; every retry goes under the same (slot, sequence), so
 //! the ministry answers a repeated one from memory. Used by [`crate::calls`].
 //!
+//! Questions have no replay, only a bound: [`Slots::ask`].
+//!
 //! What must always hold: a sequence number names one change for ever. A change that was given up,
 //! by its deadline or because its caller went away, leaves its number used: the next change of the
 //! slot has a larger one, and whatever still arrives of the old one after that is refused.
 
 use std::sync::Arc;
 
-use ministry_types::limits::SLOTS_PER_SESSION;
+use ministry_types::limits::{QUESTIONS_PER_SESSION, SLOTS_PER_SESSION};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// The slots of one session.
 #[derive(Debug)]
 pub(crate) struct Slots {
     free: Mutex<Vec<Slot>>,
     permits: Arc<Semaphore>,
+    questions: Semaphore,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +47,15 @@ impl Slots {
             // The lowest number on top, so that a quiet client uses few of them.
             free: Mutex::new((0..SLOTS_PER_SESSION).rev().map(slot).collect()),
             permits: Arc::new(Semaphore::new(SLOTS_PER_SESSION as usize)),
+            questions: Semaphore::new(QUESTIONS_PER_SESSION),
         })
+    }
+
+    /// Waits for a place among the questions under way.
+    ///
+    /// Cancel safety: safe.
+    pub async fn ask(&self) -> SemaphorePermit<'_> {
+        self.questions.acquire().await.expect("the semaphore is never closed")
     }
 
     /// Waits for a free slot and takes it for one new change.

@@ -118,6 +118,11 @@ pub const PEER_CONNECTIONS_MAX: usize = 4_096;
 ///
 /// When met: further changes of the client wait for a slot.
 pub const SLOTS_PER_SESSION: u32 = 64;
+/// Questions of one session under way at once. A client with more of them waits on its own side:
+/// asked all at once they would be refused, and come again, and so keep a busy node busier.
+///
+/// When met: further questions of the client wait for the answer to another.
+pub const QUESTIONS_PER_SESSION: usize = 256;
 /// Sessions of one ministry.
 ///
 /// When met: busy; a mount waits, then fails with a message.
@@ -158,10 +163,16 @@ pub const RECLAIM_GRACE: Duration = SESSION_TIMEOUT;
 pub const APPEND_TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Locks and waiting requests of one inode: they are one record, written with each change of one of
 /// them.
+///
+/// When met: `ENOLCK`.
 pub const LOCKS_PER_INODE_MAX: usize = 4096;
 /// Locks and waiting requests of one session: its end frees all of them in one entry of the log.
+///
+/// When met: `ENOLCK`.
 pub const LOCKS_PER_SESSION_MAX: u64 = 100_000;
 /// Steps of the search for a deadlock; a longer chain of waiting processes is not found.
+///
+/// When met: the wait goes on until one of the others gives up; no error.
 pub const DEADLOCK_STEPS_MAX: usize = 256;
 /// A request for a lock lets those pass that wait for longer, but not for longer than this when no
 /// holder is in its way.
