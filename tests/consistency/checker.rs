@@ -23,6 +23,9 @@ use std::hash::Hash;
 
 use crate::history::Operation;
 
+/// For each state and each set of calls that certainly took effect: the sets of calls that may have.
+type Groups<S> = HashMap<(S, Vec<usize>), Vec<Vec<usize>>>;
+
 /// Possibilities kept at most.
 const POSSIBLE_MAX: usize = 300_000;
 /// Calls shown before the one that cannot be.
@@ -171,7 +174,7 @@ impl<M: Model> Search<'_, M> {
         if !self.pending.iter().any(unknown) {
             return possible;
         }
-        let mut groups: HashMap<(M::State, Vec<usize>), Vec<Vec<usize>>> = HashMap::new();
+        let mut groups = Groups::<M::State>::new();
         for one in possible {
             let (spent, certain): (Vec<usize>, Vec<usize>) =
                 one.done.iter().partition(|c| unknown(c));

@@ -26,9 +26,10 @@ mod workers;
 
 /// Whether `fallocate`, `SEEK_DATA`, `SEEK_HOLE` and `copy_file_range` are drawn.
 pub const CALLS_NEW: bool = true;
-/// Whether the time of the last access is compared. It moves as `relatime` has it with each read
-/// that reaches the mount; of one that the kernel answers from its pages nobody hears.
-pub const RELATIME_NEW: bool = true;
+/// Whether the time of the last access is compared. It moves as `relatime` has it, but a comparison of
+/// whole trees would have to know of each look that the kernel answers by itself: links it has
+/// followed, folders it has listed.
+pub const RELATIME_NEW: bool = false;
 /// Whether links to another's files are refused as `fs.protected_hardlinks` has it; else only the
 /// super-user makes links.
 pub const PROTECTED_HARDLINKS_NEW: bool = false;

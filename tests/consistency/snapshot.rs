@@ -52,9 +52,9 @@ impl Attributes {
             owner: (stat.st_uid, stat.st_gid),
             links: stat.st_nlink,
             size: (!is_folder).then_some(stat.st_size as u64),
-            atime: (stat.st_atime as i64, stat.st_atime_nsec as i64),
-            mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-            ctime: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            atime: (stat.st_atime, stat.st_atime_nsec as i64),
+            mtime: (stat.st_mtime, stat.st_mtime_nsec as i64),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec as i64),
         }
     }
 

@@ -181,7 +181,7 @@ fn call_names(folder: &Path, call: &NamesCall) -> Result<NamesAnswer, Errno> {
         NamesCall::Create(name) => {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             fs::open(at(name), flags, Mode::from_raw_mode(0o644))
-                .and_then(|file| fs::fstat(file))
+                .and_then(fs::fstat)
                 .map(|stat| NamesAnswer::Made(stat.st_ino))
         }
         NamesCall::Unlink(name) => fs::unlink(at(name)).map(|()| NamesAnswer::Done),
@@ -205,8 +205,7 @@ fn list(folder: &Path) -> Result<BTreeMap<Name, u64>, Errno> {
     let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
     let mut listing = RawDir::new(folder, &mut buffer);
     let mut names = BTreeMap::new();
-    loop {
-        let Some(entry) = listing.next() else { break };
+    while let Some(entry) = listing.next() {
         let entry = entry?;
         let name = entry.file_name().to_str().unwrap_or_default();
         if let Some(number) = name.strip_prefix('n').and_then(|number| number.parse().ok()) {

@@ -398,8 +398,9 @@ const CASES: &[Case] = &[
     }),
     case(
         "two-24",
-        "A mapping made after the other mount wrote shows what it wrote. One that was in place \
-         before may go on showing the old bytes: the exception.",
+        "A mapping made after the other mount wrote shows what it wrote, if the file was opened or \
+         its attributes were asked for since. One that was in place before may go on showing the \
+         old bytes: the exception.",
         |s| {
             s.root.put("f", vec![b'a'; 8192]);
             let file = s.far.reader("f").ok();

@@ -298,12 +298,12 @@ fn the_room_of_an_inline_file_is_its_bytes() {
     };
     let before = world.stat(inode);
     for (range, change, keep_size, expected) in [
-        (2..4, SpaceChange::Punch, true, &b"01\0\0456789"[..]),
-        (8..5_000, SpaceChange::Zero, true, b"01\0\04567\0\0"),
-        (0..5_000, SpaceChange::Allocate, true, b"01\0\04567\0\0"),
-        (100..200, SpaceChange::Punch, true, b"01\0\04567\0\0"),
-        (0..11, SpaceChange::Allocate, false, b"01\0\04567\0\0\0"),
-        (7..12, SpaceChange::Zero, false, b"01\0\0456\0\0\0\0\0"),
+        (2..4, SpaceChange::Punch, true, &b"01\x00\x00456789"[..]),
+        (8..5_000, SpaceChange::Zero, true, b"01\x00\x004567\0\0"),
+        (0..5_000, SpaceChange::Allocate, true, b"01\x00\x004567\0\0"),
+        (100..200, SpaceChange::Punch, true, b"01\x00\x004567\0\0"),
+        (0..11, SpaceChange::Allocate, false, b"01\x00\x004567\0\0\0"),
+        (7..12, SpaceChange::Zero, false, b"01\x00\x00456\0\0\0\0\0"),
     ] {
         let told = space(&mut world, range, change, keep_size);
         assert!(matches!(told, Ok(Outcome::Written { .. })), "{told:?}");

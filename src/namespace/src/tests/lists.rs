@@ -104,7 +104,7 @@ pub(super) fn follow_chmod(list: &mut List, mode: u32) {
 pub(super) fn lets(who: &Caller, object: &Object, wanted: u32) -> bool {
     let mode = object.mode;
     if who.uid == object.uid {
-        return mode / 0o100 & wanted == wanted;
+        return (mode / 0o100) & wanted == wanted;
     }
     let in_group = |gid| who.gid == gid || who.groups.contains(&gid);
     let Some(list) = object.access.as_ref().filter(|_| mode & 0o70 != 0) else {
