@@ -136,6 +136,8 @@ metrics_table! {
         "Requests of clients that were refused because too many were under way on this node.";
     "ministry_minister_sessions_expired_total" Counter Count Stable []
         "Sessions that this minister ended because nothing was heard of their client.";
+    "ministry_minister_unlogged_files" Gauge Count Stable []
+        "Files of which writes or times of access are in the memory of this minister and not yet in its log.";
     "ministry_minister_locks" Gauge Count Stable ["ministry", "state"]
         "Advisory locks of the ministry that are held, and requests that wait for one.";
     "ministry_minister_lock_wait_seconds" Histogram Seconds Stable []

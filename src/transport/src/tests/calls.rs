@@ -185,7 +185,7 @@ async fn of_ten_times_the_requests_of_a_connection_the_first_run_and_the_others_
         let refused = timeout(20 * SOON, calls.join_next()).await.expect("refused at once");
         let error = refused.unwrap().unwrap().unwrap_err();
         let busy = matches!(&error, RpcError::Server(error) if error.kind == WouldBlock);
-        assert!(busy, "{error}");
+        assert!(busy, "{error:?}");
     }
     assert_eq!(handler.running.load(Ordering::SeqCst), most);
     // Their end makes room again.
