@@ -146,6 +146,14 @@ pub fn far_context() -> Context {
     context
 }
 
+/// Whether the other end refused a request because too many are under way.
+///
+/// tarpc 0.38 writes the kind of the error as a signed number and reads it as an unsigned one, which
+/// are not the same in our codec: the kind arrives as `Other`. The text is its own.
+pub(crate) fn is_throttled(error: &tarpc::ServerError) -> bool {
+    error.kind == std::io::ErrorKind::WouldBlock || error.detail == "server throttled the request."
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     target: Target,
@@ -291,7 +299,7 @@ impl Peers {
                 health.timed_out();
                 CallError::TimedOut { target, after }
             }
-            RpcError::Server(error) if error.kind == std::io::ErrorKind::WouldBlock => {
+            RpcError::Server(error) if is_throttled(&error) => {
                 health.answered();
                 CallError::Busy { target }
             }

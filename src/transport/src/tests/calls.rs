@@ -1,6 +1,5 @@
 //! Calls over kept connections: payloads, bounds, time limits, lost servers.
 
-use std::io::ErrorKind::WouldBlock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -184,7 +183,7 @@ async fn of_ten_times_the_requests_of_a_connection_the_first_run_and_the_others_
     for _ in 0..9 * most {
         let refused = timeout(20 * SOON, calls.join_next()).await.expect("refused at once");
         let error = refused.unwrap().unwrap().unwrap_err();
-        let busy = matches!(&error, RpcError::Server(error) if error.kind == WouldBlock);
+        let busy = matches!(&error, RpcError::Server(error) if crate::peers::is_throttled(error));
         assert!(busy, "{error:?}");
     }
     assert_eq!(handler.running.load(Ordering::SeqCst), most);
