@@ -41,8 +41,8 @@ fn nothing_is_left_behind(cluster: &Cluster, folders: &[&str]) {
 }
 
 #[test]
-fn everything_acknowledged_survives_the_death_of_all_processes() {
-    let mut seed = Seed::of("everything_acknowledged_survives_the_death_of_all_processes");
+fn everything_synced_survives_the_death_of_all_processes() {
+    let mut seed = Seed::of("everything_synced_survives_the_death_of_all_processes");
     let rounds = knob("MINISTRY_ROUNDS", 20);
     let mut cluster = Cluster::start();
     std::fs::create_dir(cluster.mount(0).join("second")).unwrap();
@@ -58,7 +58,7 @@ fn everything_acknowledged_survives_the_death_of_all_processes() {
         (Kind::Rename, "rename"),
         (Kind::Rename, "second/rename"),
     ];
-    let mut load = Load::new(seed.number, &places);
+    let mut load = Load::new(seed.number, &places).synced();
     load.prepare(cluster.mount(0));
     let (mut interrupted, mut operations) = (0, 0);
     for number in 0..rounds {

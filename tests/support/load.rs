@@ -4,8 +4,9 @@
 //! everything that returned, and the one change that was under way when the ground fell away. That
 //! one may be done or not done, but never half: a name is there or not, a page is old or new.
 //!
-//! The death of processes loses no page that the kernel has, so whatever a write acknowledged must
-//! be there, not only what was synced. Most changes are synced all the same: that path must work.
+//! The death of a minister loses nothing that was acknowledged, synced or not: its clients have it.
+//! Most changes are synced all the same: that path must work. Where the mount dies at the same moment
+//! only what was synced must be there, and the load syncs all of it ([`Load::synced`]).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -88,6 +89,8 @@ pub struct Writer {
     named: u64,
     operations: Vec<Operation>,
     error: Option<String>,
+    /// Every write is synced.
+    syncs_all: bool,
 }
 
 /// Writers at rest.
@@ -123,8 +126,18 @@ impl Load {
             named: 0,
             operations: Vec::new(),
             error: None,
+            syncs_all: false,
         });
         Load { writers: writers.collect() }
+    }
+
+    /// Has every write synced.
+    #[must_use]
+    pub fn synced(mut self) -> Load {
+        for writer in &mut self.writers {
+            writer.syncs_all = true;
+        }
+        self
     }
 
     /// Makes the folders and the files that some kinds begin with.
@@ -366,7 +379,7 @@ impl Writer {
         change: &Change,
         open: &mut BTreeMap<String, File>,
     ) -> io::Result<()> {
-        let sync = self.random.random_range(0..100) < 85;
+        let sync = self.random.random_range(0..100) < 85 || self.syncs_all;
         let at = |name: &str, flags: OFlags| -> io::Result<File> {
             let flags = flags | OFlags::CLOEXEC;
             Ok(File::from(rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(0o644))?))
