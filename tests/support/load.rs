@@ -262,7 +262,8 @@ impl Writer {
         for length in lengths {
             let name = self.new_name();
             let content = tree::bytes(self.named, *length);
-            std::fs::write(top.join(&name), &content).expect("a file");
+            let mut file = File::create(top.join(&name)).expect("a file");
+            file.write_all(&content).and_then(|()| file.sync_all()).expect("written and synced");
             self.files.insert(name, content);
         }
     }
