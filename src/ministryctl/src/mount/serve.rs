@@ -33,7 +33,7 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// How long programs that use a mount keep it after a signal.
 const LINGER: Duration = Duration::from_secs(10);
 /// How long the end of the sessions may take; later they end by themselves.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves the mount until it ends. `reporting`: another process waits for the word that it is
 /// there.
@@ -58,9 +58,7 @@ pub fn run(plan: &Plan, reporting: bool) -> Result<(), Failure> {
         let (client, root) = connect(credentials, &plan.source.path, plan.timeout).await?;
         let options = MountOptions { root, ..options };
         let result = mount_and_wait(client.clone(), options, reporting).await;
-        if timeout(SHUTDOWN_TIMEOUT, client.shutdown()).await.is_err() {
-            tracing::warn!("the sessions are left to end by themselves");
-        }
+        shut_down(&client).await;
         result
     };
     let result = runtime.block_on(serve);
@@ -136,6 +134,16 @@ fn no_root(path: &str, uid: u32, error: FsError) -> Failure {
     Failure::text(Kind::Failed, text)
 }
 
+/// Has the minister log what it has in memory of this mount's writes, and ends the sessions. A second
+/// call has nothing left to do.
+async fn shut_down(client: &Client) {
+    if timeout(SHUTDOWN_TIMEOUT, client.shutdown()).await.is_err() {
+        tracing::warn!(
+            "the sessions are left to end by themselves; what was not synced may be lost"
+        );
+    }
+}
+
 async fn mount_and_wait(
     client: Client,
     options: MountOptions,
@@ -145,7 +153,8 @@ async fn mount_and_wait(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     let runtime = Handle::current();
-    let mount = tokio::task::spawn_blocking(move || Mount::start(client, &options, &runtime))
+    let serving = client.clone();
+    let mount = tokio::task::spawn_blocking(move || Mount::start(serving, &options, &runtime))
         .await
         .context("the mount could not be started")?
         .map_err(explain)?;
@@ -161,7 +170,8 @@ async fn mount_and_wait(
         _ = hang_up.recv() => end(&mount).await,
     };
     tracing::info!(path = %mount.path().display(), "unmounted");
-    // Held until everything is closed.
+    // Held until everything is closed and every write is in the log: who unmounts waits for it.
+    shut_down(&client).await;
     drop(presence);
     ended.map_err(|error| Failure::text(Kind::Failed, format!("the mount failed: {error}")))
 }
