@@ -17,6 +17,8 @@ const USER: u32 = 65_534;
 /// Functions and variables of all stories: `$mnt` is where to mount, `$other` a mount that is
 /// there, `$client` a folder with credentials, `$user` one of the user's.
 const PRELUDE: &str = "
+    # Where a user finds the programs, though the folder they were built in may be closed to others.
+    mkdir -p \"$scratch/bin\"; mount --bind \"$bin\" \"$scratch/bin\"; bin=\"$scratch/bin\"
     mkdir -p \"$scratch/helpers\" \"$mnt\"
     for name in mount.fuse.ministry umount.fuse.ministry; do
         ln -sf \"$bin/ministryctl\" \"$scratch/helpers/$name\"
