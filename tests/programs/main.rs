@@ -1,8 +1,7 @@
 //! Large programs on a mount: data bases, exercisers of file systems, a build.
 //!
-//! Each test starts a cluster of its own. The programs are Debian's, and `fsx` as tests/run
-//! installs it; tests/README.md names the packages. Needs root. All together take about twelve
-//! minutes on two cores that do nothing else; the knobs in docs/testing.md make them longer.
+//! Each test starts a cluster of its own. The programs are Debian's; the knobs in docs/testing.md
+//! make their work longer.
 //!
 //! What must always hold: what a program was told is stored stays stored, and no program notices
 //! that its folder is not a local one. A program that hangs is ended at its deadline, and the test
@@ -10,7 +9,6 @@
 
 mod builds;
 mod fio;
-mod fsx;
 mod holes;
 mod postgres;
 mod postgres_client;
@@ -46,12 +44,4 @@ fn knob(name: &str, otherwise: u64) -> u64 {
 /// A path as text.
 fn text(path: &Path) -> &str {
     path.to_str().expect("the folders of tests have plain names")
-}
-
-/// Where tests/run installs tools that are no Debian packages, or wherever they are found.
-fn tool(name: &str) -> std::path::PathBuf {
-    let home = std::env::var_os("HOME").map(std::path::PathBuf::from).unwrap_or_default();
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or(home.join(".cache"), Into::into);
-    let installed = cache.join("ministry/tools/bin").join(name);
-    if installed.exists() { installed } else { name.into() }
 }
