@@ -62,14 +62,17 @@ impl Office {
     }
 
     async fn end_silent_sessions(&self, epoch: Epoch) -> Result<(), Refusal> {
-        for session in self.sessions.silent(SESSION_TIMEOUT, Instant::now()) {
+        for session in self.sessions.end_silent(SESSION_TIMEOUT, Instant::now()) {
             tracing::info!(ministry = %self.ministry, %session, "its client is silent: it ends");
             metrics::counter!("ministry_minister_sessions_expired_total").increment(1);
-            self.sessions.remove(session);
             let memory = self.memory();
             memory.soft.forget_session(session);
             memory.reclaim.forget(session);
+        }
+        // Those of earlier rounds too whose end the log would not take then.
+        for session in self.sessions.ending() {
             self.command(&Command::EndSession { epoch, session }).await?;
+            self.sessions.remove(session);
         }
         Ok(())
     }

@@ -269,12 +269,14 @@ impl Office {
         // answer of the minister before was lost.
         memory.reclaim.forget(session);
         self.opened(&memory).await?;
+        // Before the log has it: if nobody hears what came of that, it ends as a silent one.
+        self.sessions.add(session, client, Instant::now());
         let (_, reply) = self.command(&Command::OpenSession { epoch, session, client }).await?;
         if reply != CommandReply::Done {
             // The log has filled the last place since.
+            self.sessions.remove(session);
             return Err(Refusal::Busy { retry_after: Duration::from_secs(1) });
         }
-        self.sessions.add(session, client, Instant::now());
         self.alive(epoch, &memory, session)
     }
 

@@ -7,6 +7,7 @@
 //!
 //! [`SoftMark`]: ministry_wire::minister::SoftMark
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -186,6 +187,18 @@ impl Office {
             passed?;
         }
         let (until, files) = memory.soft.to_settle(accesses);
+        self.settle_files(epoch, memory, files).await?;
+        memory.soft.settled(until);
+        Ok(())
+    }
+
+    /// Brings what is unlogged of these files into the log.
+    async fn settle_files(
+        &self,
+        epoch: Epoch,
+        memory: &Memory,
+        files: impl IntoIterator<Item = InodeId>,
+    ) -> Result<(), Refusal> {
         let mut files = files.into_iter().peekable();
         while files.peek().is_some() {
             let mut begun = Vec::new();
@@ -204,7 +217,6 @@ impl Office {
             self.command(&Command::Settle { epoch, unlogged, then: None }).await?;
             begun.into_iter().for_each(super::soft::Begun::logged);
         }
-        memory.soft.settled(until);
         Ok(())
     }
 
@@ -217,9 +229,14 @@ impl Office {
         let ReclaimRequest { session, writes, more, .. } = request;
         let (epoch, memory) = self.known_session(session, client)?;
         let late = memory.reclaim.hear(session, writes, more);
+        let files: BTreeSet<InodeId> =
+            late.iter().map(|write| write.operation.routing_inode()).collect();
         for write in late {
             self.write_again(epoch, &memory, session, write).await?;
         }
+        // Their times are those of an earlier reign, and lie below what this one calls logged: the
+        // client will forget them at the next answer.
+        self.settle_files(epoch, &memory, files).await?;
         Ok(ReclaimReply { reign: memory.reign })
     }
 

@@ -98,8 +98,11 @@ impl Core {
         let mut backoff = Backoff::new();
         loop {
             let session = self.session_of(inode, &mut backoff).await;
-            if operation.is_write() {
-                self.wait_for_room(&session).await;
+            // Each time by the session of that moment: one that has ended gets no room any more.
+            if operation.is_write() && self.sessions.unlogged.is_full(session.ministry) {
+                tokio::time::sleep(SETTLE_INTERVAL / 2).await;
+                self.sessions.refresh(&session).await;
+                continue;
             }
             match self.change_once(caller, &operation, &session, &mut backoff).await {
                 Tried::Answered(result) => return result.map(|outcome| (session.id, outcome)),
@@ -187,14 +190,6 @@ impl Core {
         self.ministries.saw(ministry, reply.index);
         self.sessions.unlogged.logged(ministry, reply.reign, reply.logged_until);
         true
-    }
-
-    /// Waits while too many writes of this client are not logged.
-    async fn wait_for_room(&self, session: &Arc<Session>) {
-        while self.sessions.unlogged.is_full() {
-            tokio::time::sleep(SETTLE_INTERVAL / 2).await;
-            self.sessions.refresh(session).await;
-        }
     }
 
     /// Asks a question. Tries until it is dropped.

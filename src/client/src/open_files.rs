@@ -81,6 +81,14 @@ impl FileHandle {
         self
     }
 
+    /// The same open file, for writes that go to the end or do not: `fcntl(2)` changes that while a
+    /// file is open.
+    #[must_use]
+    pub fn appending(mut self, append: bool) -> FileHandle {
+        self.flags.append = append;
+        self
+    }
+
     /// Whether a write may have set-id bits to take away, as far as is known here.
     pub fn may_have_set_ids(&self) -> bool {
         self.file().known().is_none_or(|known| known.permissions & 0o6000 != 0)

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use ministry_types::limits::UNLOGGED_BYTES_PER_CLIENT_MAX;
+use ministry_types::limits::UNLOGGED_BYTES_PER_SESSION_MAX;
 use ministry_types::operations::{Operation, WriteAt};
 use ministry_types::{MinistryId, SessionId, Timestamp};
 use ministry_wire::minister::{ReignId, SoftMark, UnloggedWrite};
@@ -78,10 +78,12 @@ impl UnloggedWrites {
         }
     }
 
-    /// Whether a further write has to wait.
-    pub fn is_full(&self) -> bool {
-        let kept: usize = self.ministries.lock().values().map(|kept| kept.bytes).sum();
-        kept >= UNLOGGED_BYTES_PER_CLIENT_MAX
+    /// Whether a further write to a ministry has to wait. Each by itself: one that is down does not
+    /// stop the others.
+    pub fn is_full(&self, ministry: MinistryId) -> bool {
+        let ministries = self.ministries.lock();
+        let kept = ministries.get(&ministry).map_or(0, |kept| kept.bytes);
+        kept >= UNLOGGED_BYTES_PER_SESSION_MAX
     }
 
     /// The ministries that have not logged everything.
@@ -207,12 +209,13 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded() {
         let writes = writes();
-        let each = UNLOGGED_BYTES_PER_CLIENT_MAX / 2;
+        let each = UNLOGGED_BYTES_PER_SESSION_MAX / 2;
         assert!(writes.keep(MINISTRY, mark(1, 1), write(1, each)));
-        assert!(!writes.is_full());
+        assert!(!writes.is_full(MINISTRY));
         assert!(writes.keep(MINISTRY, mark(1, 2), write(2, each)));
-        assert!(writes.is_full());
+        assert!(writes.is_full(MINISTRY));
+        assert!(!writes.is_full(MinistryId(2)), "another ministry has room of its own");
         writes.logged(MINISTRY, reign(1), Timestamp(1));
-        assert!(!writes.is_full());
+        assert!(!writes.is_full(MINISTRY));
     }
 }

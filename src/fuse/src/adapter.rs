@@ -15,7 +15,7 @@ use ministry_client::{Client, FileHandle, NewMode, OpenFlags};
 use ministry_types::operations::Entry;
 use ministry_types::{Attributes, Caller, FsError, InodeId, limits};
 
-use crate::convert::{self, Opening, SetFields};
+use crate::convert::{self, Opening, SetFields, StatusFlags};
 use crate::directory::{self, Page, Position};
 use crate::failure::{Failure, MountFailure};
 use crate::handles::{Handles, OpenDirectory, OpenFile};
@@ -33,6 +33,16 @@ const ENTRIES_WITH_ATTRIBUTES: usize = 192;
 pub(crate) struct Opened {
     pub(crate) number: Number,
     pub(crate) flags: FopenFlags,
+}
+
+/// What the kernel wants written.
+#[derive(Debug)]
+pub(crate) struct WriteRequest {
+    pub(crate) offset: u64,
+    pub(crate) data: Bytes,
+    pub(crate) flags: WriteFlags,
+    /// Those of the open file.
+    pub(crate) status: StatusFlags,
 }
 
 /// One mount's side of the client.
@@ -99,7 +109,7 @@ impl Adapter {
         opening: Opening,
     ) -> Result<Opened, Failure> {
         let file = self.client.open(&caller, inode, open_flags(opening)).await?;
-        self.register(file)
+        self.register(file, opening.synchronous)
     }
 
     pub(crate) async fn create(
@@ -116,7 +126,7 @@ impl Adapter {
             .create_and_open(&caller, parent, name, mode, flags, opening.exclusive)
             .await?;
         let shown = self.show(&attributes);
-        Ok((shown, self.register(file)?))
+        Ok((shown, self.register(file, opening.synchronous)?))
     }
 
     /// Reads and writes bypass the kernel's pages (`FOPEN_DIRECT_IO`). Those are right only between two
@@ -125,13 +135,13 @@ impl Adapter {
     /// not. And of an append it does not know the place. Without leases each read asks the minister
     /// in any case. Mappings use pages; they stay over an open where nothing has happened since the
     /// last ([`PageCache`]).
-    fn register(&self, file: FileHandle) -> Result<Opened, Failure> {
+    fn register(&self, file: FileHandle, synchronous: bool) -> Result<Opened, Failure> {
         let keep_pages = self.page_cache.keep_pages(file.inode());
         let mut flags = FopenFlags::FOPEN_DIRECT_IO;
         if keep_pages {
             flags |= FopenFlags::FOPEN_KEEP_CACHE;
         }
-        let number = self.files.insert(OpenFile { file })?;
+        let number = self.files.insert(OpenFile { file, synchronous })?;
         Ok(Opened { number, flags })
     }
 
@@ -149,8 +159,10 @@ impl Adapter {
 
     /// Writes all of `data`. `FUSE_WRITE_CACHE` marks pages of a shared mapping that the kernel
     /// writes back: they come on any handle that was once mapped, and always belong at their
-    /// offset, also where that handle appends. Every other write through an appending handle goes
-    /// to the end, wherever the kernel believes that to be.
+    /// offset, also where that handle appends. Every other write through a handle that appends *now*
+    /// (`fcntl` sets and clears `O_APPEND`) goes to the end, wherever the kernel believes that to
+    /// be. One that is to be synchronous (`O_SYNC`, `O_DSYNC`, `RWF_DSYNC`, a mount with `sync`) is
+    /// durable when it is answered: the kernel leaves that to us.
     ///
     /// What a write may do was judged at open; but whether the set-id bits go depends on who writes,
     /// not on who opened. The kernel says of which writer (`FUSE_WRITE_KILL_SUIDGID`).
@@ -159,9 +171,7 @@ impl Adapter {
         writer: Requester,
         inode: InodeId,
         number: Number,
-        offset: u64,
-        data: Bytes,
-        flags: WriteFlags,
+        WriteRequest { offset, data, flags, status }: WriteRequest,
     ) -> Result<u32, Failure> {
         self.check_locks(number)?;
         let open = self.open_file(inode, number, true)?;
@@ -172,12 +182,15 @@ impl Adapter {
             // The groups decide about those bits alone, and cost a look at the process.
             (true, false) => writer.caller_without_groups(),
         };
-        let file = open.file.clone().on_behalf_of(caller);
+        let file = open.file.clone().on_behalf_of(caller).appending(status.append);
         let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             self.client.write_at(&file, offset, data).await?
         } else {
             self.client.write(&file, offset, data).await?
         };
+        if status.synchronous {
+            self.client.fsync(&file, true).await?;
+        }
         Ok(u32::try_from(written).unwrap_or(u32::MAX))
     }
 
@@ -198,7 +211,8 @@ impl Adapter {
         let (change, keep_size) = convert::space_change(mode)?;
         let open = self.open_file(inode, number, true)?;
         let file = open.file.clone().on_behalf_of(writer.caller());
-        Ok(self.client.fallocate(&file, offset, length, change, keep_size).await?)
+        self.client.fallocate(&file, offset, length, change, keep_size).await?;
+        Ok(self.sync_if_wanted(&open).await?)
     }
 
     /// Where data or a hole begins; `None`: nowhere, or not within the file.
@@ -226,11 +240,18 @@ impl Adapter {
     ) -> Result<u32, Failure> {
         let source = self.open_file(source, source_number, false)?;
         let target = self.open_file(target, target_number, true)?;
-        let target = target.file.clone().on_behalf_of(writer.caller());
+        let file = target.file.clone().on_behalf_of(writer.caller());
         // What the answer can say.
         let length = length.min(u64::from(u32::MAX));
-        let copied = self.client.copy_range((&source.file, from), (&target, to), length).await?;
+        let copied = self.client.copy_range((&source.file, from), (&file, to), length).await?;
+        self.sync_if_wanted(&target).await?;
         Ok(u32::try_from(copied).unwrap_or(u32::MAX))
+    }
+
+    /// What changes bytes without a write is durable too where the file was opened for that. The
+    /// kernel repeats the flags of the file with writes alone; these cannot change after the open.
+    async fn sync_if_wanted(&self, open: &OpenFile) -> Result<(), FsError> {
+        if open.synchronous { self.client.fsync(&open.file, true).await } else { Ok(()) }
     }
 
     /// The file behind a number; where that is closed, any other of the same inode, since the

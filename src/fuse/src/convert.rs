@@ -135,6 +135,23 @@ pub(crate) struct Opening {
     pub(crate) truncate: bool,
     pub(crate) no_access_time: bool,
     pub(crate) exclusive: bool,
+    pub(crate) synchronous: bool,
+}
+
+/// Flags of an open file that come with each write: as they are now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StatusFlags {
+    pub(crate) append: bool,
+    pub(crate) synchronous: bool,
+}
+
+/// The flags that the kernel repeats with a write.
+pub(crate) fn status_flags(flags: i32) -> StatusFlags {
+    // `O_SYNC` contains `O_DSYNC`.
+    StatusFlags {
+        append: flags & libc::O_APPEND != 0,
+        synchronous: flags & libc::O_DSYNC != 0,
+    }
 }
 
 /// The flags of `open` and `create`.
@@ -151,6 +168,7 @@ pub(crate) fn opening(flags: i32) -> Opening {
         truncate: flags & libc::O_TRUNC != 0,
         no_access_time: flags & libc::O_NOATIME != 0,
         exclusive: flags & libc::O_EXCL != 0,
+        synchronous: status_flags(flags).synchronous,
     }
 }
 
@@ -324,6 +342,19 @@ mod tests {
         assert!(both.read && both.write && both.truncate && both.exclusive);
         let ioctl = opening(libc::O_ACCMODE);
         assert!(ioctl.read && ioctl.write);
+    }
+
+    #[test]
+    fn both_flags_of_synchronous_files_count_and_appending_is_told_with_each_write() {
+        let of = |flags| {
+            let StatusFlags { append, synchronous } = status_flags(flags);
+            (append, synchronous)
+        };
+        assert_eq!(of(libc::O_RDWR), (false, false));
+        assert_eq!(of(libc::O_WRONLY | libc::O_APPEND), (true, false));
+        assert_eq!(of(libc::O_SYNC), (false, true));
+        assert_eq!(of(libc::O_DSYNC | libc::O_APPEND), (true, true));
+        assert!(opening(libc::O_WRONLY | libc::O_DSYNC).synchronous);
     }
 
     #[test]

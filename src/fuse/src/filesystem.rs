@@ -27,7 +27,7 @@ use ministry_types::locks::{HeldLock, LockRange};
 use ministry_types::operations::Entry;
 use ministry_types::{Caller, FileKind, FsError, InodeId, limits};
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, WriteRequest};
 use crate::capabilities;
 use crate::convert::{self, SetFields, XattrReply};
 use crate::directory::{COOKIE_DOT, COOKIE_DOT_DOT, fill};
@@ -280,15 +280,17 @@ impl Filesystem for MinistryFilesystem {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let (who, inode) = (Requester::of(req), self.inode(ino));
         // The buffer belongs to fuser, which reads the next request into it.
         let data = Bytes::copy_from_slice(data);
+        let status = convert::status_flags(flags.0);
+        let write = WriteRequest { offset, data, flags: write_flags, status };
         let work = move |adapter: Arc<Adapter>| async move {
-            adapter.write(who, inode, fh, offset, data, write_flags).await
+            adapter.write(who, inode, fh, write).await
         };
         self.serve("write", reply, work, |reply, written| reply.written(written));
     }

@@ -21,6 +21,8 @@ use crate::failure::MountFailure;
 pub(crate) struct OpenFile {
     /// The client's side of it.
     pub(crate) file: FileHandle,
+    /// What it changes is to be durable at once (`O_SYNC`, `O_DSYNC`).
+    pub(crate) synchronous: bool,
 }
 
 /// An open directory.

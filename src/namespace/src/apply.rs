@@ -226,6 +226,7 @@ impl Work<'_> {
             data_end: 0,
             cuts_confirmed: 0,
             logged_until: Timestamp(0),
+            atime_until: Timestamp(0),
         });
         Ok(())
     }

@@ -44,6 +44,9 @@ impl Work<'_> {
             record.touch(self.time);
         }
         set_times(&mut record.attributes, set);
+        if set.atime.is_some() {
+            record.atime_until = record.atime_until.max(self.time);
+        }
         self.write_inode(&record);
         Ok(Outcome::Attributes(record.attributes))
     }

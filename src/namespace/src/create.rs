@@ -84,6 +84,7 @@ impl Work<'_> {
             data_end: 0,
             cuts_confirmed: 0,
             logged_until: Timestamp(0),
+            atime_until: Timestamp(0),
         };
         self.keep_acl(&mut record, AclKind::Access, access);
         self.keep_acl(&mut record, AclKind::Default, default);

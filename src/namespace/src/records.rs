@@ -100,6 +100,8 @@ pub(crate) struct InodeRecord {
     pub(crate) cuts_confirmed: u64,
     /// The newest write that came into the log by way of soft state: see [`crate::soft`].
     pub(crate) logged_until: Timestamp,
+    /// When `atime` last got its value, by a read or by hand: a read before that is no news.
+    pub(crate) atime_until: Timestamp,
 }
 
 impl InodeRecord {

@@ -14,8 +14,8 @@
 //! What must always hold: settling an [`Unlogged`] gives the state that the view showed, also when
 //! names of the file have come and gone in between: those change the number of links and `ctime`
 //! alone. Each `ctime` that a write got is larger than every one before, and the record keeps the
-//! newest that was settled ([`InodeRecord::logged_until`]): so the same thing settled twice, or
-//! something old settled late, changes nothing.
+//! newest that was settled ([`InodeRecord::logged_until`]; [`InodeRecord::atime_until`] for times of
+//! access): so the same thing settled twice, or something old settled late, changes nothing.
 //!
 //! [`Command::Settle`]: crate::Command::Settle
 
@@ -151,8 +151,9 @@ impl Unlogged {
             record.data_end = record.data_end.max(written.data_end);
             record.logged_until = written.ctime;
         }
-        if let Some(atime) = self.atime {
-            record.attributes.atime = record.attributes.atime.max(atime);
+        if let Some(atime) = self.atime.filter(|atime| *atime > record.atime_until) {
+            record.attributes.atime = atime;
+            record.atime_until = atime;
         }
     }
 

@@ -148,10 +148,10 @@ pub const UNLOGGED_FILES_MAX: usize = 65_536;
 ///
 /// When met: each write waits for the log; no error.
 pub const UNLOGGED_BYTES_MAX: usize = 64 << 20;
-/// Bytes of writes that one client keeps until they are logged; beyond, writes wait.
+/// Bytes of writes to one ministry that a client keeps until they are logged; beyond, writes wait.
 ///
 /// When met: writes wait until the minister has logged some; no error.
-pub const UNLOGGED_BYTES_PER_CLIENT_MAX: usize = 16 << 20;
+pub const UNLOGGED_BYTES_PER_SESSION_MAX: usize = 16 << 20;
 /// A new minister waits this long for sessions of which it hears nothing: as long as they live. The
 /// others tell at once what the one before had not logged.
 ///

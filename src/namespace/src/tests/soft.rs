@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ministry_types::operations::{Answer, ChangeResult, Operation, Outcome, Query, RenameMode};
-use ministry_types::operations::{SetAttributes, WriteAt};
+use ministry_types::operations::{SetAttributes, SetTime, WriteAt};
 use ministry_types::{Attributes, Caller, FileKind, InodeId, SessionId, Timestamp};
 use proptest::prelude::*;
 
@@ -258,6 +258,26 @@ fn a_write_that_takes_set_id_bits_away_has_to_be_logged() {
         operation: &operation,
     };
     assert_eq!(world.rules.write_softly(&soft, &write, None).unwrap(), Softly::MustBeLogged);
+}
+
+#[test]
+fn a_time_of_access_set_by_hand_outlives_older_reads_that_are_settled_late() {
+    let mut world = World::new();
+    let file = world.file(ROOT, "f");
+    world.time.0 += 10;
+    let read = Unlogged::access(file, world.time);
+    let settle = |world: &mut World, read: Unlogged| {
+        let epoch = world.epoch;
+        world.must(&Command::Settle { epoch, unlogged: vec![read], then: None });
+        attributes(world, &Memory::default(), file).atime
+    };
+    assert_eq!(settle(&mut world, read.clone()), world.time);
+    let set = SetAttributes { atime: Some(SetTime::At(Timestamp(7))), ..Default::default() };
+    world.root(Operation::SetAttributes { inode: file, set }).unwrap();
+    assert_eq!(settle(&mut world, read), Timestamp(7), "the read came first");
+    world.time.0 += 10;
+    let later = Unlogged::access(file, world.time);
+    assert_eq!(settle(&mut world, later), world.time);
 }
 
 #[test]
