@@ -19,6 +19,7 @@ use ministry_types::operations::Outcome;
 use ministry_types::{Attributes, FileKind, FsError, InodeId, Layout, Timestamp};
 
 use crate::acl_attributes::{AclKind, AclsKept, Inherited};
+use crate::keys;
 use crate::permissions::{EXECUTE, GROUP_EXECUTE, PERMISSION_BITS, SET_GID, WRITE, in_group};
 use crate::records::{
     DentryRecord, DirectoryRecord, InodeRecord, RangeRecord, Ruled, Work, read_number, read_value,
@@ -260,6 +261,7 @@ impl Work<'_> {
         self.put_way_back(inode, kind, parent, cookie)?;
         self.edit_directory(parent, |record, directory, time| {
             directory.entries += 1;
+            directory.collided |= cookie != keys::first_cookie(name);
             record.attributes.links += u32::from(kind == FileKind::Directory);
             record.touch_content(time);
         })
@@ -306,6 +308,7 @@ impl DirectoryRecord {
             numbers_next: InodeId(0),
             numbers_end: InodeId(0),
             ministry_root: false,
+            collided: false,
         }
     }
 }

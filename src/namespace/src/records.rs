@@ -142,6 +142,8 @@ pub(crate) struct DirectoryRecord {
     pub(crate) numbers_end: InodeId,
     /// The ministry begins here: the dentry is another ministry's.
     pub(crate) ministry_root: bool,
+    /// Two names in it have had the same hash at the same time.
+    pub(crate) collided: bool,
 }
 
 /// A name in a directory; the directory and the cookie are the key.
@@ -293,10 +295,12 @@ impl Records<'_> {
     pub(crate) fn find(&self, parent: InodeId, name: &[u8]) -> Result<Option<Found>, KvError> {
         let first = keys::first_cookie(name);
         // Nearly every name is alone with its hash: a look at its place is cheaper than a scan.
-        if let Some(dentry) = self.dentry(parent, first)?
-            && dentry.name == name
-        {
-            return Ok(Some(Found { cookie: first, inode: dentry.inode, kind: dentry.kind }));
+        match self.dentry(parent, first)? {
+            Some(DentryRecord { name: there, inode, kind }) if there == name => {
+                return Ok(Some(Found { cookie: first, inode, kind }));
+            }
+            None if !self.has_collided(parent)? => return Ok(None),
+            _ => {}
         }
         let mut found = None;
         self.each(&self.same_hash(parent, first), |key, value| {
@@ -311,6 +315,12 @@ impl Records<'_> {
         Ok(found)
     }
 
+    /// Whether a name may lie at another place than the first of its hash.
+    fn has_collided(&self, parent: InodeId) -> Result<bool, KvError> {
+        let record = self.inode_here(parent)?;
+        Ok(record.and_then(|record| record.directory).is_none_or(|directory| directory.collided))
+    }
+
     fn same_hash(&self, parent: InodeId, first: u64) -> (Vec<u8>, Vec<u8>) {
         (self.keys.dentry(parent, first), self.keys.dentry(parent, first + keys::ORDINALS))
     }
@@ -318,6 +328,9 @@ impl Records<'_> {
     /// The cookie for a name that is not there yet.
     pub(crate) fn free_cookie(&self, parent: InodeId, name: &[u8]) -> Ruled<u64> {
         let first = keys::first_cookie(name);
+        if self.dentry(parent, first)?.is_none() {
+            return Ok(first);
+        }
         let mut free = first;
         self.each(&self.same_hash(parent, first), |key, _| {
             if read_number(key)? != free {
