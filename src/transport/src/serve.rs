@@ -11,15 +11,19 @@
 //!
 //! The closure is there so that the compiler sees the service's own future, which must be `Send`.
 //!
-//! What must always hold: each request runs in a task of its own that ends with the connection; at
-//! most [`CONTROL_REQUESTS_PER_CONNECTION_MAX`] run at once, further ones are answered as busy.
+//! What must always hold: a request that cannot be answered at once runs in a task of its own that
+//! ends with the connection; at most [`CONTROL_REQUESTS_PER_CONNECTION_MAX`] run at once, further ones are answered as busy.
 //! **A request's task is dropped when its caller gives up**: what must run to its end (a log write,
 //! a change of membership) belongs into a task that its owner keeps.
 //!
 //! When it fails: a broken connection or a frame that does not decode ends the connection; a panic
 //! in a request ends that request, and its caller runs into its time limit.
 
-use futures::StreamExt;
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::task::Poll;
+
+use futures::{FutureExt, StreamExt};
 use ministry_types::limits::CONTROL_REQUESTS_PER_CONNECTION_MAX;
 use ministry_wire::codec::control_transport;
 use serde::Serialize;
@@ -27,7 +31,7 @@ use serde::de::DeserializeOwned;
 use tarpc::context::Context;
 use tarpc::server::{BaseChannel, Channel, Config};
 use tarpc::{ClientMessage, RequestName, Response, ServerError};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::stream::BoxedStream;
@@ -48,11 +52,13 @@ where
         .requests();
     let mut requests = std::pin::pin!(requests);
     let mut running = JoinSet::new();
+    let mut times: BTreeMap<String, metrics::Histogram> = BTreeMap::new();
     loop {
         let request = tokio::select! {
             biased;
             Some(ended) = running.join_next() => {
-                report_panic(ended);
+                // Only a task that was cut off has no result of its own, and none is while this runs.
+                ended.into_iter().for_each(report_panic);
                 continue;
             }
             request = requests.next() => request,
@@ -62,13 +68,19 @@ where
                 let (service, run) = (service.clone(), run.clone());
                 let answer =
                     tarpc::server::serve(move |context, message| run(service, context, message));
-                let name = request.get().message.name().to_owned();
-                running.spawn(async move {
+                let time = time_of(&mut times, request.get().message.name());
+                let work = async move {
                     let begun = Instant::now();
                     request.execute(answer).await;
-                    metrics::histogram!("ministry_transport_request_seconds", "request" => name)
-                        .record(begun.elapsed());
-                });
+                    time.record(begun.elapsed());
+                };
+                let mut work = AssertUnwindSafe(work).catch_unwind().boxed();
+                // Most questions are answered from memory, at once: those need no task, and no other
+                // thread to wake for it.
+                match futures::poll!(&mut work) {
+                    Poll::Ready(ended) => report_panic(ended),
+                    Poll::Pending => drop(running.spawn(work)),
+                }
             }
             Some(Err(error)) => {
                 tracing::debug!(%error, "a connection broke");
@@ -79,10 +91,21 @@ where
     }
 }
 
-fn report_panic(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(%error, "the handler of a request panicked");
+/// The histogram of requests of this name; looked up once a connection.
+fn time_of(times: &mut BTreeMap<String, metrics::Histogram>, name: &str) -> metrics::Histogram {
+    if let Some(time) = times.get(name) {
+        return time.clone();
+    }
+    let name = name.to_owned();
+    let time = metrics::histogram!("ministry_transport_request_seconds", "request" => name.clone());
+    times.entry(name).or_insert(time).clone()
+}
+
+fn report_panic(ended: std::thread::Result<()>) {
+    if let Err(panic) = ended {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        let text = text.unwrap_or_else(|| "it says nothing".to_owned());
+        tracing::error!(error = text, "the handler of a request panicked");
     }
 }
