@@ -55,6 +55,8 @@ impl MinistryService {
 }
 
 /// Counts what is refused for want of room, here or further in.
+/// Counts refusals. The requests come in boxes: the future of a connection's request is moved
+/// several times, and is as large as the largest of these.
 async fn counted<T>(request: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
     let result = request.await;
     if matches!(result, Err(Refusal::Busy { .. })) {
@@ -100,18 +102,18 @@ impl Ministry for MinistryService {
     }
 
     async fn change(self, _: Context, request: ChangeRequest) -> Result<ChangeReply, Refusal> {
-        counted(async {
+        counted(Box::pin(async {
             let _room = self.node.admission.admit(change_bytes(&request.operation))?;
             self.office(request.ministry)?.change(request, self.client()).await
-        })
+        }))
         .await
     }
 
     async fn query(self, _: Context, request: QueryRequest) -> Result<QueryReply, Refusal> {
-        counted(async {
+        counted(Box::pin(async {
             let _room = self.node.admission.admit(answer_bytes(&request.query))?;
             self.office(request.ministry)?.query(request, self.client()).await
-        })
+        }))
         .await
     }
 

@@ -110,7 +110,8 @@ impl Ministries {
         let Some(route) = self.route(ministry) else {
             return Attempt::NotDone(Refused::NobodyKnown);
         };
-        let call = self.peers.call(route.target, Door::Client, ATTEMPT_TIMEOUT, call);
+        // In a box: everything above it is moved about, and would be as large.
+        let call = Box::pin(self.peers.call(route.target, Door::Client, ATTEMPT_TIMEOUT, call));
         let answer = tokio::select! {
             biased;
             answer = call => answer,

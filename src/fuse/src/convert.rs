@@ -148,10 +148,7 @@ pub(crate) struct StatusFlags {
 /// The flags that the kernel repeats with a write.
 pub(crate) fn status_flags(flags: i32) -> StatusFlags {
     // `O_SYNC` contains `O_DSYNC`.
-    StatusFlags {
-        append: flags & libc::O_APPEND != 0,
-        synchronous: flags & libc::O_DSYNC != 0,
-    }
+    StatusFlags { append: flags & libc::O_APPEND != 0, synchronous: flags & libc::O_DSYNC != 0 }
 }
 
 /// The flags of `open` and `create`.

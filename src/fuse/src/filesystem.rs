@@ -289,9 +289,8 @@ impl Filesystem for MinistryFilesystem {
         let data = Bytes::copy_from_slice(data);
         let status = convert::status_flags(flags.0);
         let write = WriteRequest { offset, data, flags: write_flags, status };
-        let work = move |adapter: Arc<Adapter>| async move {
-            adapter.write(who, inode, fh, write).await
-        };
+        let work =
+            move |adapter: Arc<Adapter>| async move { adapter.write(who, inode, fh, write).await };
         self.serve("write", reply, work, |reply, written| reply.written(written));
     }
 

@@ -122,7 +122,8 @@ impl MinistryFilesystem {
         let adapter = Arc::clone(&self.adapter);
         self.runtime.spawn(async move {
             let under_way = UnderWay::begin(operation);
-            let result = timeout(REQUEST_TIMEOUT, work(adapter)).await;
+            // In a box: what is spawned is moved, and its work may be large.
+            let result = timeout(REQUEST_TIMEOUT, Box::pin(work(adapter))).await;
             match result.unwrap_or(Err(Failure::Fs(FsError::TimedOut))) {
                 Ok(value) => answer(reply, value),
                 Err(failure) => {

@@ -19,6 +19,7 @@ mod settings;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ministry_telemetry::process;
 
 use crate::cli::{Cli, Command, RunArgs, SettingFlags};
 use crate::failure::Failure;
@@ -50,10 +51,7 @@ fn act(command: Command) -> Result<(), Failure> {
 }
 
 fn run(args: RunArgs) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("ministryd")
-        .enable_all()
-        .build()?;
+    let runtime = process::runtime().thread_name("ministryd").build()?;
     let result = runtime.block_on(run::run(&args.data, args.config.as_deref(), &args.settings));
     // A blocking call that hangs on a dead disk must not keep the process alive.
     runtime.shutdown_background();

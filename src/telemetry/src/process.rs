@@ -1,6 +1,6 @@
-//! Gauges of the process and its machine: CPU, memory, open files.
+//! The process and its machine: threads for its tasks; gauges of CPU, memory, open files.
 //!
-//! A task of the program samples every few seconds. It never asks for disks: listing them touches
+//! A task of the program samples the gauges every few seconds. It never asks for disks: listing them touches
 //! every mount, ours too, and a mount that does not answer would hang the node with it.
 
 use std::time::Duration;
@@ -11,6 +11,23 @@ use sysinfo::{
 };
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
+
+/// The runtime of a program that serves requests: one thread for every two cores.
+///
+/// A request takes microseconds of one thread in each process on its way. A further thread is woken
+/// to look for work whenever there is some, and with as many as there are cores that costs more than
+/// it helps (measured: half as many calls again with one thread of two). The other cores are not
+/// idle: the kernel, the writer of the log, RocksDB and calls that block have threads of their own.
+/// `TOKIO_WORKER_THREADS` sets another number.
+pub fn runtime() -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        builder.worker_threads(cores.div_ceil(2));
+    }
+    builder
+}
 
 /// How often the gauges are taken.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(3);

@@ -48,7 +48,7 @@ pub fn run(plan: &Plan, reporting: bool) -> Result<(), Failure> {
         Ok(()) | Err(LoggingError::Twice) => {}
         Err(error) => return Err(Failure::new(Kind::Usage, error)),
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = process::runtime().thread_name("requests").build()?;
     let options = plan.mount_options(place);
     let serve = async {
         let mut tasks = JoinSet::new();
