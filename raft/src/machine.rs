@@ -26,6 +26,8 @@ use crate::type_config::{LogId, RaftStoredMembership, Reply, TypeConfig};
 
 /// Entries applied in one batch.
 const BATCH_ENTRIES_MAX: usize = 512;
+/// Entries that are applied without handing them to another thread: tens of microseconds each.
+const AT_ONCE_ENTRIES_MAX: usize = 16;
 /// Bytes of entries applied in one batch.
 const BATCH_BYTES_MAX: usize = 2 << 20;
 
@@ -99,6 +101,16 @@ impl Machine {
         })
     }
 
+    fn on_this_thread<T>(
+        &self,
+        work: impl FnOnce(&dyn StateMachine) -> Result<T, StateError>,
+    ) -> io::Result<T> {
+        work(&*self.machine).map_err(|error| {
+            self.fatal.report(format!("the state of group {}: {error}", self.group));
+            io::Error::other(error)
+        })
+    }
+
     /// Installs the spool that is marked, if there is one.
     fn install_marked(&self) -> Result<(), StateError> {
         let Some(spooled) = self.spool.marked(self.group).map_err(state_error)? else {
@@ -135,18 +147,20 @@ impl Machine {
         responders: Vec<Option<ApplyResponder<TypeConfig>>>,
     ) -> io::Result<()> {
         let wanted = batch.len();
-        let replies: Vec<Bytes> = self
-            .run(move |machine| {
-                let replies = machine.apply(batch)?;
-                if replies.len() != wanted {
-                    return Err(state_error(format!(
-                        "{} replies to {wanted} entries",
-                        replies.len()
-                    )));
-                }
-                Ok(replies)
-            })
-            .await?;
+        // A few entries are done sooner than handed to another thread.
+        let at_once = if self.blocking_threads && wanted <= AT_ONCE_ENTRIES_MAX {
+            self.on_this_thread(|machine| machine.apply_at_once(&batch))?
+        } else {
+            None
+        };
+        let replies: Vec<Bytes> = match at_once {
+            Some(replies) => replies,
+            None => self.run(move |machine| machine.apply(batch)).await?,
+        };
+        if replies.len() != wanted {
+            let reason = format!("{} replies to {wanted} entries", replies.len());
+            return self.on_this_thread(|_| Err(state_error(reason)));
+        }
         for (responder, reply) in responders.into_iter().zip(replies) {
             if let Some(responder) = responder {
                 responder.send(Reply(reply));

@@ -37,7 +37,8 @@ pub struct Snapshot {
 
 /// The state of one group on one node.
 ///
-/// The calls block; they are made on threads for blocking work, except in simulation.
+/// The calls block; they are made on threads for blocking work, except in simulation, and but for
+/// [`StateMachine::apply_at_once`].
 pub trait StateMachine: Send + Sync + 'static {
     /// How far it has come, as stored with the data.
     fn applied(&self) -> Result<Applied, StateError>;
@@ -46,6 +47,12 @@ pub trait StateMachine: Send + Sync + 'static {
     /// answers one reply an entry, in order. [`Body::Blank`] and [`Body::Membership`] change
     /// nothing but [`Applied`]; their replies are not looked at.
     fn apply(&self, batch: Vec<Committed>) -> Result<Vec<Bytes>, StateError>;
+
+    /// As [`StateMachine::apply`], but on a thread that must not wait. `None`: it would have to
+    /// wait for the disk; nothing has changed.
+    fn apply_at_once(&self, _batch: &[Committed]) -> Result<Option<Vec<Bytes>>, StateError> {
+        Ok(None)
+    }
 
     /// The state as it is now.
     fn snapshot(&self) -> Result<Snapshot, StateError>;

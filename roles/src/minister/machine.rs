@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ministry_namespace::{Command, Namespace, Overlay};
 use ministry_raft::{Applied, Blocks, Body, Committed, Snapshot, StateError, StateMachine};
 use ministry_types::format::NAMESPACE_FORMAT;
-use ministry_types::kv::{Kv, KvRead};
+use ministry_types::kv::{Batch, Kv, KvError, KvRead};
 use ministry_types::{Epoch, LogIndex, MinistryId, NodeId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -101,40 +101,12 @@ impl StateMachine for NamespaceMachine {
     }
 
     fn apply(&self, batch: Vec<Committed>) -> Result<Vec<Bytes>, StateError> {
-        let mut applied = self.applied.lock().clone();
-        let mut overlay = Overlay::new(self.reader());
-        let mut replies = Vec::with_capacity(batch.len());
-        let mut reigned = false;
-        for committed in batch {
-            let mut reply = Bytes::new();
-            match committed.body {
-                Body::Blank => {}
-                Body::Membership(membership) => {
-                    applied.membership.position = Some(committed.position);
-                    applied.membership.membership = membership;
-                }
-                Body::Command(bytes) => {
-                    let command =
-                        Command::decode(&bytes).map_err(|error| StateError(error.to_string()))?;
-                    reigned |= matches!(command, Command::Reign { .. });
-                    let answer = self.namespace.apply(&mut overlay, &command).map_err(kv_failed)?;
-                    reply = Bytes::from(answer.encode());
-                }
-            }
-            applied.position = Some(committed.position);
-            replies.push(reply);
-        }
-        let settled = overlay.settled().to_vec();
-        let mut writes = overlay.into_batch();
-        writes.put(self.namespace.applied_key(), encode_applied(&applied));
-        self.kv.write(writes).map_err(kv_failed)?;
-        *self.applied.lock() = applied;
-        self.lock_waits.settled(&settled);
-        if reigned {
-            let reign = self.namespace.reign(self.reader()).map_err(kv_failed)?;
-            self.reign.send_replace(reign);
-        }
-        Ok(replies)
+        let replies = self.carry_out(&batch, |writes| self.kv.write(writes).map(|()| true))?;
+        Ok(replies.expect("a store that may wait takes what it is given"))
+    }
+
+    fn apply_at_once(&self, batch: &[Committed]) -> Result<Option<Vec<Bytes>>, StateError> {
+        self.carry_out(batch, |writes| self.kv.write_at_once(&writes))
     }
 
     fn snapshot(&self) -> Result<Snapshot, StateError> {
@@ -154,5 +126,52 @@ impl StateMachine for NamespaceMachine {
 
     fn flush(&self) -> Result<(), StateError> {
         self.kv.flush().map_err(kv_failed)
+    }
+}
+
+impl NamespaceMachine {
+    /// Carries entries out and has what they change written. `None`: `write` took nothing, and
+    /// nothing has changed.
+    fn carry_out(
+        &self,
+        batch: &[Committed],
+        write: impl FnOnce(Batch) -> Result<bool, KvError>,
+    ) -> Result<Option<Vec<Bytes>>, StateError> {
+        let mut applied = self.applied.lock().clone();
+        let mut overlay = Overlay::new(self.reader());
+        let mut replies = Vec::with_capacity(batch.len());
+        let mut reigned = false;
+        for committed in batch {
+            let mut reply = Bytes::new();
+            match &committed.body {
+                Body::Blank => {}
+                Body::Membership(membership) => {
+                    applied.membership.position = Some(committed.position);
+                    applied.membership.membership = membership.clone();
+                }
+                Body::Command(bytes) => {
+                    let command =
+                        Command::decode(bytes).map_err(|error| StateError(error.to_string()))?;
+                    reigned |= matches!(command, Command::Reign { .. });
+                    let answer = self.namespace.apply(&mut overlay, &command).map_err(kv_failed)?;
+                    reply = Bytes::from(answer.encode());
+                }
+            }
+            applied.position = Some(committed.position);
+            replies.push(reply);
+        }
+        let settled = overlay.settled().to_vec();
+        let mut writes = overlay.into_batch();
+        writes.put(self.namespace.applied_key(), encode_applied(&applied));
+        if !write(writes).map_err(kv_failed)? {
+            return Ok(None);
+        }
+        *self.applied.lock() = applied;
+        self.lock_waits.settled(&settled);
+        if reigned {
+            let reign = self.namespace.reign(self.reader()).map_err(kv_failed)?;
+            self.reign.send_replace(reign);
+        }
+        Ok(Some(replies))
     }
 }

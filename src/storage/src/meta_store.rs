@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use ministry_types::kv::{Batch, Kv, KvError, KvRead, Step, Visit};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, FlushOptions, Options, ReadOptions, Snapshot,
-    WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, ErrorKind, FlushOptions, Options, ReadOptions,
+    Snapshot, WriteBatch, WriteOptions,
 };
 
 /// Bytes of a table in memory, of which [`WRITE_BUFFERS`] may exist: a node has tens of mebibytes
@@ -133,20 +133,39 @@ impl KvRead for RocksKv {
     }
 }
 
+fn write_batch(batch: &Batch) -> WriteBatch {
+    let mut steps = WriteBatch::default();
+    for step in &batch.steps {
+        match step {
+            Step::Put(key, value) => steps.put(key, value),
+            Step::Delete(key) => steps.delete(key),
+            Step::DeleteRange(from, to) if from < to => {
+                steps.delete_range(from.as_slice(), to.as_slice());
+            }
+            Step::DeleteRange(..) => {}
+        }
+    }
+    steps
+}
+
 impl Kv for RocksKv {
     fn write(&self, batch: Batch) -> Result<(), KvError> {
-        let mut steps = WriteBatch::default();
-        for step in batch.steps {
-            match step {
-                Step::Put(key, value) => steps.put(key, value),
-                Step::Delete(key) => steps.delete(key),
-                Step::DeleteRange(from, to) if from < to => steps.delete_range(from, to),
-                Step::DeleteRange(..) => {}
-            }
-        }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        self.store.db.write_opt(steps, &options).map_err(|error| self.store.failed("write", &error))
+        let written = self.store.db.write_opt(write_batch(&batch), &options);
+        written.map_err(|error| self.store.failed("write", &error))
+    }
+
+    /// Into the table in memory, unless that is full and the one before not yet flushed.
+    fn write_at_once(&self, batch: &Batch) -> Result<bool, KvError> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        options.set_no_slowdown(true);
+        match self.store.db.write_opt(write_batch(batch), &options) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(false),
+            Err(error) => Err(self.store.failed("write", &error)),
+        }
     }
 
     fn flush(&self) -> Result<(), KvError> {

@@ -35,6 +35,12 @@ pub trait Kv: KvRead + Send + Sync + 'static {
     /// Applies the batch at once. It is durable after the next [`Kv::flush`].
     fn write(&self, batch: Batch) -> Result<(), KvError>;
 
+    /// As [`Kv::write`], but on a thread that must not wait. `false`: it would have to wait for the
+    /// disk; nothing was written.
+    fn write_at_once(&self, _batch: &Batch) -> Result<bool, KvError> {
+        Ok(false)
+    }
+
     /// Makes everything written before durable. Blocks.
     fn flush(&self) -> Result<(), KvError>;
 
