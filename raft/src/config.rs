@@ -31,6 +31,9 @@ pub struct Timings {
     pub election_max: Duration,
     /// One call to another member, but for heartbeats, which have one heartbeat's time.
     pub call: Duration,
+    /// How long a ministry's leader keeps news of a commit from the others when it has nothing else
+    /// to send: less than a heartbeat, which tells it too.
+    pub commit_patience: Duration,
     /// Installing a snapshot at its receiver, after its last block.
     pub install: Duration,
 }
@@ -43,6 +46,7 @@ impl Default for Timings {
             election_min: Duration::from_millis(250),
             election_max: limits::ELECTION_TIMEOUT_MAX,
             call: Duration::from_secs(1),
+            commit_patience: Duration::from_millis(20),
             install: Duration::from_secs(60),
         }
     }

@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ministry_types::{GroupId, LogIndex, LogPosition, NodeId, Term, limits};
 use ministry_wire::raft::Vote;
-use openraft::async_runtime::WatchReceiver;
+use openraft::async_runtime::{Instant as _, WatchReceiver};
 use openraft::errors::{
     ClientWriteError, InitializeError, LinearizableReadError, RaftError as Error,
 };
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub settings: Settings,
     /// No votes and no candidacy before this moment.
     pub votes_from: Instant,
+    /// The term in which this node began to hand its lead over; 0: none.
+    pub handed_over: AtomicU64,
 }
 
 type MemberResult = Result<
@@ -156,7 +159,8 @@ impl Group {
         let room = Arc::clone(&self.shared.room).try_acquire_many_owned(units as u32);
         let room = Some(room.map_err(|_| ProposeError::Busy)?);
         let (result, receiver) = oneshot::channel();
-        let proposal = Proposal { command: Command(command), respond: Respond { result, room } };
+        let proposal =
+            Proposal { command: Command(command), respond: Respond { result, room, ended: None } };
         self.shared.proposals.try_send(proposal).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeError::Busy,
             mpsc::error::TrySendError::Closed(_) => self.shared.lost(),
@@ -167,11 +171,14 @@ impl Group {
     /// Makes sure that a read of the state machine, begun after this, sees everything that was
     /// acknowledged before this call. Answers the index that was applied at least.
     ///
-    /// Costs nothing but a moment while the leader's lease is fresh; otherwise a round of
-    /// heartbeats. A quarter of the lease is left unused for clocks that do not run alike.
+    /// Costs nothing while the leader's lease is fresh; otherwise a round of heartbeats. A quarter
+    /// of the lease is left unused for clocks that do not run alike.
     pub async fn linearize(&self, timeout: Duration) -> Result<LogIndex, ReadError> {
         let raft = &self.shared.raft;
         let lease = self.shared.settings.timings.election_max * 3 / 4;
+        if let Some(applied) = self.applied_under_lease(lease) {
+            return Ok(applied);
+        }
         let option = LinearizerOption::new(Some(lease), true).with_wait_timeout(timeout);
         let read = async {
             let linearizer = raft.get_read_linearizer(option).await.map_err(read_error)?;
@@ -181,6 +188,32 @@ impl Group {
             Ok(LogIndex(ready.read_log_id().index()))
         };
         tokio::time::timeout(timeout, read).await.unwrap_or(Err(ReadError::TimedOut))
+    }
+
+    /// While this node leads under a lease that is not over: how far the state is applied at least.
+    /// Answers from what the group's task told last, and does not wait for it.
+    ///
+    /// That may be a moment old, which makes it neither wrong nor too generous. The lease runs from
+    /// the moment that the majority's last acknowledged message was sent, and ends here before it
+    /// ends at those who would have to elect another; an older word only ends it sooner. What was
+    /// acknowledged to a proposer here was applied here first; what earlier leaders acknowledged is
+    /// applied here once an entry of this term is. A lead that is being handed over has no lease: its
+    /// successor does not wait for it.
+    fn applied_under_lease(&self, lease: Duration) -> Option<LogIndex> {
+        let metrics = self.shared.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let handed_over = self.shared.handed_over.load(Ordering::SeqCst);
+        let applied = metrics.last_applied.as_ref()?;
+        let acknowledged = metrics.last_quorum_acked?.into_inner();
+        let leads = metrics.state.is_leader()
+            && metrics.current_term > handed_over
+            && applied.committed_leader_id().term == metrics.current_term;
+        (leads && acknowledged.elapsed() < lease).then_some(LogIndex(applied.index))
+    }
+
+    /// As [`GroupStatus::is_leader`], for those who ask often.
+    pub fn is_leader(&self) -> bool {
+        self.shared.raft.metrics().borrow_watched().state.is_leader()
     }
 
     /// The condition now.
@@ -217,6 +250,7 @@ impl Group {
         if !now.voters.contains(&to) {
             return Err(RaftError::NotAllowed(format!("{} has no vote", to.short())));
         }
+        self.shared.handed_over.fetch_max(now.term.0, Ordering::SeqCst);
         self.shared.raft.trigger().transfer_leader(Peer(to)).await.map_err(fatal)?;
         let waited = self.wait_for(timeout, move |status| status.leader == Some(to)).await;
         if waited.is_err() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ministry_types::{GroupId, NodeId};
 use ministry_wire::raft::{RaftRefusal, RaftReply, RaftRequest};
@@ -229,7 +230,7 @@ impl Groups {
     pub async fn handle(&self, from: NodeId, group: GroupId, request: RaftRequest) -> RaftReply {
         match self.running(group) {
             Some(running) => {
-                incoming::handle(&running.group, &running.receiver, from, request).await
+                Box::pin(incoming::handle(&running.group, &running.receiver, from, request)).await
             }
             None => RaftReply::Refused(RaftRefusal::UnknownGroup(group)),
         }
@@ -254,6 +255,11 @@ impl Inner {
             network: Arc::clone(&self.network),
             timings: settings.timings,
             blocking_threads: settings.blocking_threads,
+            commit_patience: match kind {
+                // All nodes act by what the cluster log says, and not much is in it.
+                GroupKind::Elected => Duration::ZERO,
+                GroupKind::Appointed => settings.timings.commit_patience,
+            },
             transfers: Arc::clone(&self.transfers),
         };
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
@@ -293,6 +299,7 @@ impl Inner {
             last: last(),
             settings,
             votes_from,
+            handed_over: AtomicU64::new(0),
         };
         Ok(Running {
             group: Group { shared: Arc::new(shared) },

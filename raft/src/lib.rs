@@ -23,6 +23,7 @@
 //! [`Fatal`]; `ministryd` ends the process, because nothing that follows such an error can be
 //! trusted (a failed sync may be reported once only).
 
+mod commit_news;
 mod config;
 mod convert;
 mod errors;

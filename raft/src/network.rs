@@ -13,20 +13,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::Stream;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use ministry_types::{GroupId, NodeId, format::SNAPSHOT_FORMAT};
 use ministry_wire::raft::{self as mirror, AppendOutcome, RaftReply, RaftRequest};
 use openraft::alias::SnapshotOf;
 use openraft::errors::{
     ErrorSource, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
-use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{
+    RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential,
+};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, StorageError};
 
+use crate::commit_news;
 use crate::config::Timings;
 use crate::convert;
 use crate::errors::NetworkError;
@@ -54,6 +59,8 @@ pub(crate) struct Callers {
     pub network: Arc<dyn RaftNetwork>,
     pub timings: Timings,
     pub blocking_threads: bool,
+    /// How long news of commits wait for something to go with ([`crate::commit_news`]).
+    pub commit_patience: Duration,
     /// Numbers of snapshot transfers.
     pub transfers: Arc<AtomicU64>,
 }
@@ -66,6 +73,7 @@ pub(crate) struct Caller {
     network: Arc<dyn RaftNetwork>,
     timings: Timings,
     blocking_threads: bool,
+    commit_patience: Duration,
     transfers: Arc<AtomicU64>,
 }
 
@@ -80,12 +88,15 @@ impl RaftNetworkFactory<TypeConfig> for Callers {
             network: Arc::clone(&self.network),
             timings: self.timings,
             blocking_threads: self.blocking_threads,
+            commit_patience: self.commit_patience,
             transfers: Arc::clone(&self.transfers),
         }
     }
 }
 
 type CallError = RPCError<TypeConfig>;
+type AppendAnswer = Result<StreamAppendResult<TypeConfig>, CallError>;
+type AppendAnswers<'s> = BoxFuture<'s, Result<BoxStream<'s, AppendAnswer>, CallError>>;
 
 fn unexpected(reply: &RaftReply) -> CallError {
     let what = match reply {
@@ -216,6 +227,14 @@ impl RaftNetworkV2<TypeConfig> for Caller {
                 AppendEntriesResponse::HigherVote(convert::raft_vote(&vote))
             }
         })
+    }
+
+    fn stream_append<'s, S>(&'s mut self, input: S, option: RPCOption) -> AppendAnswers<'s>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let requests = commit_news::held_back(input, self.commit_patience);
+        stream_append_sequential(self, requests, option)
     }
 
     async fn vote(

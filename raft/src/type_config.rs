@@ -72,12 +72,15 @@ pub struct Respond<T> {
     pub result: oneshot::Sender<T>,
     /// The command's share of the memory for commands under way, given back at the end.
     pub room: Option<OwnedSemaphorePermit>,
+    /// Dropped at the end too: whoever holds the other side sees it.
+    pub ended: Option<oneshot::Sender<()>>,
 }
 
 impl<T: Send + 'static> Responder<TypeConfig, T> for Respond<T> {
     fn on_complete(self, result: T) {
         drop(self.room);
         let _ = self.result.send(result);
+        drop(self.ended);
     }
 }
 

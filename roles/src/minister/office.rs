@@ -127,7 +127,7 @@ impl Office {
     pub fn serves(&self) -> Option<Epoch> {
         let epoch = Epoch(self.serving.load(Ordering::Acquire));
         let reigns = self.machine.reign() == Some((epoch, self.surroundings.me));
-        (epoch > Epoch(0) && reigns && self.group.status().is_leader).then_some(epoch)
+        (epoch > Epoch(0) && reigns && self.group.is_leader()).then_some(epoch)
     }
 
     /// The newest reign that was applied here, whoever's it is.
