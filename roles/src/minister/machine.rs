@@ -138,7 +138,7 @@ impl NamespaceMachine {
         write: impl FnOnce(Batch) -> Result<bool, KvError>,
     ) -> Result<Option<Vec<Bytes>>, StateError> {
         let mut applied = self.applied.lock().clone();
-        let mut overlay = Overlay::new(self.reader());
+        let mut overlay = Overlay::remembering(self.reader());
         let mut replies = Vec::with_capacity(batch.len());
         let mut reigned = false;
         for committed in batch {

@@ -1,5 +1,6 @@
 //! One ministry on one node, as clients and the president meet it.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use ministry_namespace::{Command, CommandReply, QueryRefusal, SoftView};
+use ministry_namespace::{Command, CommandReply, QueryRefusal, SoftView, Unlogged};
 use ministry_raft::{Group, ProposeError, Proposed, ReadError};
 use ministry_transport::data_stream::DataStreams;
 use ministry_types::government::ClusterMap;
@@ -390,13 +391,17 @@ impl Office {
         request: QueryRequest,
         client: ClientId,
     ) -> Result<QueryReply, Refusal> {
-        let (_, memory) = self.serving_for(request.session, client).await?;
+        let (epoch, memory) = self.serving_for(request.session, client).await?;
         self.check_ownership(request.query.routing_inode())?;
         let started = Instant::now();
         let index = self.linearize().await?;
-        let answer = self.look(&memory, |view| {
+        let (answer, shown) = self.look_at_all(&memory, request.session, |view| {
             self.machine.namespace().query(view, &request.caller, &request.query)
         });
+        // What one client has seen of another's writes is not to be lost with that one.
+        if !shown.is_empty() {
+            self.settle_files(epoch, &memory, shown).await?;
+        }
         let result = match answer {
             Ok(Ok(answer)) => {
                 self.note_access(&memory, &request.query, &answer);
@@ -426,16 +431,43 @@ impl Office {
         Ok(index)
     }
 
+    /// As [`Office::look`], on behalf of a session. Answers too which files it was shown as another
+    /// session has written them, and the log does not have it.
+    fn look_at_all<T>(
+        &self,
+        memory: &Memory,
+        session: SessionId,
+        ask: impl Fn(&dyn KvRead) -> Result<T, KvError>,
+    ) -> (Result<T, KvError>, BTreeSet<InodeId>) {
+        let shown = RefCell::new(BTreeSet::new());
+        let note = |unlogged: &Unlogged| {
+            if unlogged.is_of_another(session) {
+                shown.borrow_mut().insert(unlogged.inode);
+            }
+        };
+        let answer = self.look_noting(memory, &note, ask);
+        (answer, shown.into_inner())
+    }
+
     /// Looks at the state with everything unlogged laid over it.
     pub(super) fn look<T>(
         &self,
         memory: &Memory,
         ask: impl Fn(&dyn KvRead) -> Result<T, KvError>,
     ) -> Result<T, KvError> {
+        self.look_noting(memory, &|_| {}, ask)
+    }
+
+    fn look_noting<T>(
+        &self,
+        memory: &Memory,
+        note: &dyn Fn(&Unlogged),
+        ask: impl Fn(&dyn KvRead) -> Result<T, KvError>,
+    ) -> Result<T, KvError> {
         loop {
             let removals = memory.soft.removals();
             let base = self.machine.view();
-            let look_up = |inode| memory.soft.look_up(inode);
+            let look_up = |inode| memory.soft.look_up(inode).inspect(|unlogged| note(unlogged));
             let answer = ask(&SoftView::new(*self.machine.namespace(), &*base, &look_up))?;
             // What was taken away meanwhile may be neither in that state nor laid over it.
             if memory.soft.removals() == removals {

@@ -92,7 +92,8 @@ impl Reclaim {
         inner.collecting = false;
         let mut writes = std::mem::take(&mut inner.writes);
         drop(inner);
-        writes.sort_by_key(|(session, write)| (write.time, *session));
+        // Those that nobody has acknowledged come last, in the order in which they were told.
+        writes.sort_by_key(|(_, write)| (write.time.is_none(), write.time));
         writes
     }
 
@@ -122,7 +123,7 @@ mod tests {
             slot: 0,
             sequence: time as u64,
             caller: Caller::root(),
-            time: Timestamp(time),
+            time: Some(Timestamp(time)),
             operation: Operation::Settle { inode: InodeId(5) },
         }
     }
@@ -130,12 +131,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn writes_of_all_sessions_come_in_the_order_of_their_times() {
         let reclaim = Reclaim::new([ONE, TWO].into());
-        assert!(reclaim.hear(ONE, vec![write(1), write(4)], false).is_empty());
+        let unanswered = UnloggedWrite { time: None, ..write(7) };
+        assert!(reclaim.hear(ONE, vec![write(1), write(4), unanswered], false).is_empty());
         assert!(reclaim.hear(TWO, vec![write(2)], true).is_empty());
         assert!(!reclaim.was_heard(TWO));
         assert!(reclaim.hear(TWO, vec![write(3)], false).is_empty());
-        let times: Vec<_> = reclaim.collect().await.iter().map(|(_, of)| of.time.0).collect();
-        assert_eq!(times, [1, 2, 3, 4]);
+        let told = reclaim.collect().await;
+        let times: Vec<_> = told.iter().map(|(_, of)| of.time.map(|time| time.0)).collect();
+        assert_eq!(times, [Some(1), Some(2), Some(3), Some(4), None]);
     }
 
     #[tokio::test(start_paused = true)]

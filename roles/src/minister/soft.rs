@@ -94,6 +94,11 @@ impl SoftTable {
         self.inner.lock().files.get(&inode)?.unlogged.clone()
     }
 
+    /// Whether another session has written what is unlogged of an inode.
+    pub fn is_of_another(&self, inode: InodeId, session: SessionId) -> bool {
+        self.look_up(inode).is_some_and(|unlogged| unlogged.is_of_another(session))
+    }
+
     /// How often something was taken away: a question that looked at the state before and here
     /// after a removal has seen neither.
     pub fn removals(&self) -> u64 {

@@ -65,6 +65,13 @@ impl Office {
         if !request.operation.is_write() {
             return Ok(None);
         }
+        // What another client has not heard of yet must not become a part of what this one hears:
+        // both go into the log. Reports of writes to storage build on nothing.
+        if matches!(request.operation, Operation::WriteInline { inode, .. }
+            if memory.soft.is_of_another(inode, request.id.session))
+        {
+            return Ok(None);
+        }
         let write = Write {
             id: request.id,
             caller: &request.caller,
@@ -193,7 +200,7 @@ impl Office {
     }
 
     /// Brings what is unlogged of these files into the log.
-    async fn settle_files(
+    pub(super) async fn settle_files(
         &self,
         epoch: Epoch,
         memory: &Memory,
@@ -255,7 +262,8 @@ impl Office {
         Ok(())
     }
 
-    /// Carries out a write that an earlier minister acknowledged, unless it is in the log.
+    /// Carries out a write that an earlier minister acknowledged, or may have shown to others, unless
+    /// it is in the log.
     async fn write_again(
         &self,
         epoch: Epoch,
@@ -269,8 +277,7 @@ impl Office {
         }
         let (id, reign) = (RequestId { session, slot, sequence }, memory.reign);
         let now = self.surroundings.clock.now();
-        let again =
-            Write { id, caller: &caller, operation: &operation, reign, now, time: Some(time) };
+        let again = Write { id, caller: &caller, operation: &operation, reign, now, time };
         let (_, wrote) = self.write_when_free(memory, &again).await?;
         match wrote {
             Wrote::Answered(..) | Wrote::Stale => Ok(()),
@@ -278,7 +285,13 @@ impl Office {
             Wrote::MustBeLogged => {
                 let begun = memory.soft.begin(Some(operation.routing_inode()));
                 let unlogged = begun.unlogged.iter().map(|one| (**one).clone()).collect();
-                let again = Command::WriteAgain { epoch, caller, time, operation };
+                let again = match time {
+                    Some(time) => Command::WriteAgain { epoch, caller, time, operation },
+                    None => {
+                        let time = memory.soft.time(now);
+                        Command::Change { epoch, session, slot, sequence, caller, time, operation }
+                    }
+                };
                 let then = Some(Box::new(again));
                 self.command(&Command::Settle { epoch, unlogged, then }).await?;
                 begun.logged();

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ministry_transport::Peers;
 use ministry_types::limits::{OPERATION_TIMEOUT, SETTLE_INTERVAL};
 use ministry_types::operations::{Answer, Operation, Outcome, Query};
-use ministry_types::{Attributes, Caller, FsError, InodeId, MinistryId, SessionId};
+use ministry_types::{Attributes, Caller, FsError, InodeId, MinistryId, SessionId, Timestamp};
 use ministry_wire::minister::{
     AppendTurn, ChangeReply, ChangeRequest, QueryRequest, RequestId, UnloggedWrite,
 };
@@ -129,6 +129,10 @@ impl Core {
         let slot = session.slots.take().await;
         let id = RequestId { session: session.id, slot: slot.number(), sequence: slot.sequence() };
         let mut doubtful = false;
+        let _under_way = operation.is_write().then(|| {
+            let write = unlogged_write(id, caller, None, operation.clone());
+            self.sessions.unlogged.begin(ministry, session.id, write)
+        });
         loop {
             let request = ChangeRequest {
                 ministry,
@@ -176,13 +180,8 @@ impl Core {
         reply: &ChangeReply,
     ) -> bool {
         if let (Some(mark), Ok(Outcome::Written { offset, .. })) = (reply.soft, &reply.result) {
-            let write = UnloggedWrite {
-                slot: id.slot,
-                sequence: id.sequence,
-                caller: caller.clone(),
-                time: mark.time,
-                operation: unlogged::placed(operation, *offset),
-            };
+            let placed = unlogged::placed(operation, *offset);
+            let write = unlogged_write(id, caller, Some(mark.time), placed);
             if !self.sessions.unlogged.keep(ministry, mark, write) {
                 return false;
             }
@@ -320,6 +319,16 @@ impl Core {
         metrics::counter!("ministry_client_retries_total", "reason" => "conflict").increment(1);
         tokio::time::sleep(backoff.wait(&self.rng)).await;
     }
+}
+
+fn unlogged_write(
+    id: RequestId,
+    caller: &Caller,
+    time: Option<Timestamp>,
+    operation: Operation,
+) -> UnloggedWrite {
+    let RequestId { slot, sequence, .. } = id;
+    UnloggedWrite { slot, sequence, caller: caller.clone(), time, operation }
 }
 
 /// Whether a change leaves the same state when it happens a second time, whatever others did in

@@ -156,7 +156,7 @@ impl Sessions {
         if reign.is_some_and(|reign| self.unlogged.was_told(ministry, id, reign)) {
             return;
         }
-        let mut writes = self.unlogged.begin_reclaim(ministry).into_iter().peekable();
+        let mut writes = self.unlogged.begin_reclaim(ministry, id).into_iter().peekable();
         loop {
             let part: Vec<_> = writes.by_ref().take(WRITES_PER_RECLAIM).collect();
             let (count, more) = (part.len(), writes.peek().is_some());

@@ -30,6 +30,24 @@ struct Kept {
     told: Option<(SessionId, ReignId)>,
     writes: BTreeMap<Timestamp, UnloggedWrite>,
     bytes: usize,
+    /// Writes that nobody has answered yet.
+    under_way: BTreeMap<(SessionId, u32), UnloggedWrite>,
+}
+
+/// A write that waits for its answer, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct UnderWay<'a> {
+    writes: &'a UnloggedWrites,
+    ministry: MinistryId,
+    place: (SessionId, u32),
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some(kept) = self.writes.ministries.lock().get_mut(&self.ministry) {
+            kept.under_way.remove(&self.place);
+        }
+    }
 }
 
 impl Kept {
@@ -48,6 +66,20 @@ fn bytes(write: &UnloggedWrite) -> usize {
 }
 
 impl UnloggedWrites {
+    /// A write goes on its way. The minister shows it to others of this client as soon as it has it;
+    /// when that minister dies, its successor must have it before it shows them anything.
+    pub fn begin(
+        &self,
+        ministry: MinistryId,
+        session: SessionId,
+        write: UnloggedWrite,
+    ) -> UnderWay<'_> {
+        let place = (session, write.slot);
+        let mut ministries = self.ministries.lock();
+        ministries.entry(ministry).or_default().under_way.insert(place, write);
+        UnderWay { writes: self, ministry, place }
+    }
+
     /// Keeps a write that was acknowledged. `false`: the acknowledgement came too late, and the
     /// write has to be asked for again.
     pub fn keep(&self, ministry: MinistryId, mark: SoftMark, write: UnloggedWrite) -> bool {
@@ -115,12 +147,16 @@ impl UnloggedWrites {
         ministries.get(&ministry).is_some_and(|kept| kept.told == Some((session, reign)))
     }
 
-    /// What a new reign has to be told, in order. From now on an older one's word is worth nothing.
-    pub fn begin_reclaim(&self, ministry: MinistryId) -> Vec<UnloggedWrite> {
+    /// What a new reign has to be told by a session, in order: first what was acknowledged. From now
+    /// on an older one's word is worth nothing.
+    pub fn begin_reclaim(&self, ministry: MinistryId, session: SessionId) -> Vec<UnloggedWrite> {
         let mut ministries = self.ministries.lock();
         let kept = ministries.entry(ministry).or_default();
         kept.told = None;
-        kept.writes.values().cloned().collect()
+        // Of a session that has ended nobody will ask for the answer any more.
+        let of = (session, 0)..=(session, u32::MAX);
+        let under_way = kept.under_way.range(of).map(|(_, write)| write);
+        kept.writes.values().chain(under_way).cloned().collect()
     }
 
     /// A reign has been told everything.
@@ -133,6 +169,7 @@ impl UnloggedWrites {
 /// The write as it can be told again: its place is settled.
 pub(crate) fn placed(operation: &Operation, offset: u64) -> Operation {
     match operation {
+        Operation::WriteInline { at: WriteAt::Within(_), .. } => operation.clone(),
         Operation::WriteInline { inode, data, .. } => Operation::WriteInline {
             inode: *inode,
             at: WriteAt::Offset(offset),
@@ -172,7 +209,7 @@ mod tests {
             slot: 0,
             sequence: time as u64,
             caller: Caller::root(),
-            time: Timestamp(time),
+            time: Some(Timestamp(time)),
             operation: placed(&operation, 7),
         }
     }
@@ -185,8 +222,11 @@ mod tests {
         }
         writes.logged(MINISTRY, reign(2), Timestamp(9));
         writes.logged(MINISTRY, reign(1), Timestamp(2));
-        let told = writes.begin_reclaim(MINISTRY);
-        assert_eq!(told.iter().map(|write| write.time.0).collect::<Vec<_>>(), [3, 4]);
+        let told = writes.begin_reclaim(MINISTRY, SESSION);
+        assert_eq!(
+            told.iter().filter_map(|write| write.time).collect::<Vec<_>>(),
+            [3, 4].map(Timestamp)
+        );
         assert!(!writes.was_told(MINISTRY, SESSION, reign(2)));
         writes.reclaimed(MINISTRY, SESSION, reign(2));
         assert!(writes.was_told(MINISTRY, SESSION, reign(2)));
@@ -198,12 +238,25 @@ mod tests {
     fn an_acknowledgement_of_a_minister_that_was_replaced_is_none() {
         let writes = writes();
         assert!(writes.keep(MINISTRY, mark(1, 1), write(1, 10)));
-        writes.begin_reclaim(MINISTRY);
+        writes.begin_reclaim(MINISTRY, SESSION);
         assert!(!writes.keep(MINISTRY, mark(1, 2), write(2, 10)));
         assert!(!writes.begin_session(MINISTRY, SESSION, reign(2)));
         writes.reclaimed(MINISTRY, SESSION, reign(2));
         assert!(!writes.keep(MINISTRY, mark(1, 2), write(2, 10)));
         assert!(writes.keep(MINISTRY, mark(2, 3), write(3, 10)));
+    }
+
+    #[test]
+    fn what_nobody_has_answered_is_told_last_by_the_session_that_asked() {
+        let writes = writes();
+        let unanswered = UnloggedWrite { time: None, slot: 3, ..write(9, 10) };
+        let under_way = writes.begin(MINISTRY, SESSION, unanswered.clone());
+        assert!(writes.keep(MINISTRY, mark(1, 5), write(5, 10)));
+        let told = writes.begin_reclaim(MINISTRY, SESSION);
+        assert_eq!(told, [write(5, 10), unanswered]);
+        assert_eq!(writes.begin_reclaim(MINISTRY, SessionId([2; 16])), [write(5, 10)]);
+        drop(under_way);
+        assert_eq!(writes.begin_reclaim(MINISTRY, SESSION), [write(5, 10)]);
     }
 
     #[test]

@@ -44,7 +44,18 @@ struct Write<'a> {
     /// `None`: at the end, wherever that is.
     offset: Option<u64>,
     data: Bytes,
+    /// Only up to the end that the file has at that time.
+    within: bool,
     deadline: Instant,
+}
+
+impl Write<'_> {
+    /// What of it lies within a file of this size; nothing is left to do if that is nothing.
+    fn cut_to(&self, size: u64) -> Write<'_> {
+        let room = size.saturating_sub(self.offset.unwrap_or(size));
+        let length = usize::try_from(room).unwrap_or(usize::MAX).min(self.data.len());
+        Write { data: self.data.slice(..length), ..*self }
+    }
 }
 
 /// What became of one try.
@@ -66,18 +77,28 @@ impl Client {
         data: Bytes,
     ) -> Result<u64, FsError> {
         let offset = (!handle.flags.append).then_some(offset);
-        self.write_to(handle, offset, data).await
+        self.write_to(handle, offset, data, false).await
     }
 
-    /// Writes all of `data` from `offset`, also when the file was opened for appending: what a
-    /// kernel does with the dirty pages of a memory map, whose place in the file is settled.
+    /// Writes all of `data` from `offset`, also when the file was opened for appending.
     pub async fn write_at(
         &self,
         handle: &FileHandle,
         offset: u64,
         data: Bytes,
     ) -> Result<u64, FsError> {
-        self.write_to(handle, Some(offset), data).await
+        self.write_to(handle, Some(offset), data, false).await
+    }
+
+    /// Writes the dirty pages of a memory map back: as [`Client::write_at`], but what lies behind the
+    /// end of the file, where another client has cut it, is dropped.
+    pub async fn write_back(
+        &self,
+        handle: &FileHandle,
+        offset: u64,
+        pages: Bytes,
+    ) -> Result<u64, FsError> {
+        self.write_to(handle, Some(offset), pages, true).await
     }
 
     async fn write_to(
@@ -85,6 +106,7 @@ impl Client {
         handle: &FileHandle,
         offset: Option<u64>,
         data: Bytes,
+        within: bool,
     ) -> Result<u64, FsError> {
         if !handle.flags.write && !handle.flags.append {
             // The kernel refuses such calls itself, with EBADF.
@@ -101,7 +123,7 @@ impl Client {
         let write = async |deadline| {
             let (inode, caller) = (handle.inode(), &handle.caller);
             let _turn = handle.file().writing.lock().await;
-            core.write(handle, Write { inode, caller, offset, data, deadline }).await
+            core.write(handle, Write { inode, caller, offset, data, within, deadline }).await
         };
         core.operation("write", write).await?;
         metrics::counter!("ministry_client_bytes_total", "direction" => "write").increment(written);
@@ -127,14 +149,19 @@ impl Core {
             if tries > TRIES_WITHOUT_WAIT {
                 self.wait(&mut backoff).await;
             }
-            let attributes = match known.take() {
+            let attributes = match known.take().filter(|_| !write.within) {
                 Some(attributes) => attributes,
                 None => self.attributes(write.caller, write.inode).await?,
             };
+            let cut = write.within.then(|| write.cut_to(attributes.size));
+            let write = cut.as_ref().unwrap_or(&write);
+            if write.data.is_empty() {
+                return Ok(attributes);
+            }
             let step = match attributes.layout {
-                Layout::Inline => self.write_inline(&write, &attributes).await?,
-                Layout::Chunked { .. } if write.offset.is_none() => self.append(&write).await?,
-                Layout::Chunked { .. } => self.write_chunked(&write, attributes, 0).await?,
+                Layout::Inline => self.write_inline(write, &attributes).await?,
+                Layout::Chunked { .. } if write.offset.is_none() => self.append(write).await?,
+                Layout::Chunked { .. } => self.write_chunked(write, attributes, 0).await?,
                 Layout::None if attributes.kind == FileKind::Directory => {
                     return Err(FsError::IsDirectory);
                 }
@@ -154,7 +181,11 @@ impl Core {
         if end > INLINE_BYTES_MAX as u64 {
             return Ok(Step::Again(self.move_out(caller, inode, deadline).await?));
         }
-        let at = write.offset.map_or(WriteAt::End, WriteAt::Offset);
+        let at = match write.offset {
+            None => WriteAt::End,
+            Some(offset) if write.within => WriteAt::Within(offset),
+            Some(offset) => WriteAt::Offset(offset),
+        };
         let operation = Operation::WriteInline { inode, at, data: write.data.clone() };
         match self.change(caller, operation).await? {
             Outcome::Written { attributes, .. } => Ok(Step::Written(self.learned(attributes))),

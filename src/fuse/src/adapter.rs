@@ -184,7 +184,7 @@ impl Adapter {
         };
         let file = open.file.clone().on_behalf_of(caller).appending(status.append);
         let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-            self.client.write_at(&file, offset, data).await?
+            self.client.write_back(&file, offset, data).await?
         } else {
             self.client.write(&file, offset, data).await?
         };

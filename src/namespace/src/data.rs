@@ -222,9 +222,14 @@ impl Work<'_> {
     ) -> Ruled<Outcome> {
         let mut record = self.records().inode(inode)?;
         check_has_bytes(&record.attributes)?;
-        let offset = match at {
-            WriteAt::Offset(offset) => offset,
-            WriteAt::End => record.attributes.size,
+        let size = record.attributes.size;
+        let (offset, data) = match at {
+            WriteAt::Offset(offset) => (offset, data),
+            WriteAt::End => (size, data),
+            WriteAt::Within(offset) => {
+                let room = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+                (offset, &data[..data.len().min(room)])
+            }
         };
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let end = end.ok_or(FsError::FileTooLarge)?;

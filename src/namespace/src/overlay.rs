@@ -8,6 +8,7 @@
 //! What must always hold: reading through the overlay is reading the state as if its batch had
 //! been written. When reading the base fails, the overlay is thrown away as a whole.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::ops::ControlFlow;
@@ -15,10 +16,15 @@ use std::ops::ControlFlow;
 use ministry_types::SessionId;
 use ministry_types::kv::{Batch, KvError, KvRead, Visit};
 
+/// Records by key; `None`: there is none.
+type Records = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
 /// Changes over a state: see the module.
 pub struct Overlay<'a> {
     base: &'a dyn KvRead,
     changes: Changes,
+    /// What was read of the base, where that is worth remembering.
+    seen: Option<RefCell<Records>>,
 }
 
 /// What an overlay holds beside its base.
@@ -27,7 +33,7 @@ pub(crate) struct Changes {
     /// Removed ranges of the base, from first key to excluded end; disjoint.
     cleared: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Records set (`Some`) or removed since; stronger than `cleared`.
-    records: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    records: Records,
     /// Requests for locks that wait no more. No part of the state: the minister tells the clients.
     settled: Vec<(SessionId, u64)>,
 }
@@ -70,7 +76,23 @@ impl Changes {
 impl<'a> Overlay<'a> {
     /// An overlay without changes.
     pub fn new(base: &'a dyn KvRead) -> Overlay<'a> {
-        Overlay { base, changes: Changes::default() }
+        Overlay { base, changes: Changes::default(), seen: None }
+    }
+
+    /// As [`Overlay::new`], over a base where each look costs: what was read of it once is remembered.
+    /// A change looks at the same few records again and again.
+    pub fn remembering(base: &'a dyn KvRead) -> Overlay<'a> {
+        Overlay { seen: Some(RefCell::default()), ..Overlay::new(base) }
+    }
+
+    fn look_up(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        let Some(seen) = &self.seen else { return self.base.get(key) };
+        if let Some(value) = seen.borrow().get(key) {
+            return Ok(value.clone());
+        }
+        let value = self.base.get(key)?;
+        seen.borrow_mut().insert(key.to_vec(), value.clone());
+        Ok(value)
     }
 
     /// Sets a record.
@@ -134,7 +156,7 @@ impl KvRead for Overlay<'_> {
         match self.changes.records.get(key) {
             Some(value) => Ok(value.clone()),
             None if self.changes.is_cleared(key) => Ok(None),
-            None => self.base.get(key),
+            None => self.look_up(key),
         }
     }
 
@@ -255,7 +277,7 @@ mod tests {
             kv.write(batch).unwrap();
             let mut model = base;
             let view = kv.view();
-            let mut overlay = Overlay::new(&*view);
+            let mut overlay = Overlay::remembering(&*view);
             make(&mut overlay, &mut model, &edits);
 
             let expected: Vec<_> = model

@@ -130,6 +130,11 @@ impl Unlogged {
         self.written.is_some()
     }
 
+    /// Whether a session other than this one has written in it.
+    pub fn is_of_another(&self, session: SessionId) -> bool {
+        self.is_written() && self.answered.iter().any(|answered| answered.session != session)
+    }
+
     /// The newest write in it.
     pub fn newest(&self) -> Option<Timestamp> {
         self.written.as_ref().map(|written| written.ctime)

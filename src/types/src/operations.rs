@@ -76,6 +76,9 @@ pub enum WriteAt {
     Offset(u64),
     /// At the end, wherever that is when the command is applied (`O_APPEND`).
     End,
+    /// From this offset, but not behind the end as it is then: pages of a mapping, which never make
+    /// a file longer.
+    Within(u64),
 }
 
 /// What a request for a lock does while another one is in the way.

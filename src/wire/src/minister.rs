@@ -75,7 +75,8 @@ pub struct SoftMark {
     pub time: Timestamp,
 }
 
-/// A write that an earlier minister acknowledged and this client does not know to be logged.
+/// A write that this client does not know to be logged: acknowledged by an earlier minister, or under
+/// way when that one was lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnloggedWrite {
     /// Replay slot of the write.
@@ -84,9 +85,10 @@ pub struct UnloggedWrite {
     pub sequence: u64,
     /// On whose behalf.
     pub caller: Caller,
-    /// The `ctime` that it got.
-    pub time: Timestamp,
-    /// The write, its place settled.
+    /// The `ctime` that it got; none if nobody has acknowledged it. Told all the same, since others
+    /// on this client's machine may have seen it.
+    pub time: Option<Timestamp>,
+    /// The write; its place is settled if it was acknowledged.
     pub operation: Operation,
 }
 

@@ -118,6 +118,13 @@ const CASES: &[Case] = &[
         s.root.lseek(&file, 0, SEEK_SET).gives(0);
         s.root.write(&file, "ONE").gives(3);
         s.root.pread(&file, 9, 0).gives_bytes("ONEtwo");
+        // And the other way round, of a file that was opened with it.
+        let file = s.root.open("f", O_RDWR | O_APPEND, 0).ok();
+        s.root.set_flags(&file, 0).ok();
+        s.root.pwrite(&file, "T", 3).gives(1);
+        s.root.set_flags(&file, O_APPEND).ok();
+        s.root.pwrite(&file, "!", 0).gives(1);
+        s.root.pread(&file, 9, 0).gives_bytes("ONETwo!");
     }),
     case(
         "open-11",

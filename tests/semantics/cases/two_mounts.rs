@@ -463,4 +463,40 @@ const CASES: &[Case] = &[
             }
         },
     ),
+    case(
+        "two-29",
+        "`O_APPEND` that is set on an open file appends behind what the other mount has written.",
+        |s| {
+            for size in [3, 5000] {
+                s.root.put("f", "");
+                let file = s.root.both("f").ok();
+                s.far.put("f", vec![b'x'; size]);
+                s.root.set_flags(&file, O_APPEND).ok();
+                s.root.write(&file, "y").gives(1);
+                let mut wanted = vec![b'x'; size];
+                wanted.push(b'y');
+                same("content", s.far.get("f"), wanted);
+            }
+        },
+    ),
+    case(
+        "two-30",
+        "Pages of a mapping that are written back after the other mount has cut the file do not make \
+         it longer again.",
+        |s| {
+            for size in [4000, 40_000] {
+                s.root.put("f", vec![b'a'; size]);
+                let file = s.root.both("f").ok();
+                let map = s.root.mmap(&file, size, PROT_READ | PROT_WRITE, MAP_SHARED).ok();
+                map.set(10, b'b');
+                map.set(size - 1, b'b');
+                s.far.truncate("f", 100).ok();
+                map.sync(MS_SYNC).expect("msync");
+                drop(map);
+                let found = s.far.get("f");
+                same("size", found.len(), 100);
+                holds("the byte before the end", [b'a', b'b'].contains(&found[10]));
+            }
+        },
+    ),
 ];

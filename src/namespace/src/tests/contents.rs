@@ -75,6 +75,19 @@ fn a_gap_reads_as_zeros_and_a_cut_forgets() {
 }
 
 #[test]
+fn pages_that_are_written_back_end_where_the_file_does() {
+    let mut world = World::new();
+    let inode = world.file(ROOT, "f");
+    world.write(inode, WriteAt::End, b"abcdef").unwrap();
+    world.write(inode, WriteAt::Within(4), b"EFGH").unwrap();
+    assert_eq!(world.content(inode).unwrap(), b"abcdEF");
+    let before = world.stat(inode);
+    world.write(inode, WriteAt::Within(6), b"GH").unwrap();
+    world.write(inode, WriteAt::Within(4000), b"GH").unwrap();
+    assert_eq!(world.stat(inode), before, "nothing of it lies within the file");
+}
+
+#[test]
 fn a_file_that_would_grow_too_large_for_its_inode_is_left_alone() {
     let mut world = World::new();
     let inode = world.file(ROOT, "f");

@@ -65,7 +65,7 @@ impl World {
     pub(super) fn apply(&mut self, command: &Command) -> CommandReply {
         let command = Command::decode(&command.encode()).unwrap();
         let view = self.kv.view();
-        let mut overlay = Overlay::new(&*view);
+        let mut overlay = Overlay::remembering(&*view);
         let reply = self.rules.apply(&mut overlay, &command).unwrap();
         let batch = overlay.into_batch();
         self.kv.write(batch).unwrap();
