@@ -16,10 +16,12 @@ const SEEDS: [u32; 10] = [1, 20, 303, 4004, 50_005, 6, 77, 808, 9009, 10_010];
 const AT_ONCE: usize = 4;
 
 /// Every operation that the program has; 256 KiB, so that the file is inline at times and mostly not.
+/// None of no bytes: the answer to a `posix_fallocate` of nothing is `EINVAL`, and the program takes
+/// that for a file system without it.
 const SETTINGS: &str = "flen = 262144
 [opsize]
 max = 65536
-min = 0
+min = 1
 align = 1
 [weights]
 close_open = 1
