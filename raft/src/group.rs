@@ -175,7 +175,7 @@ impl Group {
     /// of the lease is left unused for clocks that do not run alike.
     pub async fn linearize(&self, timeout: Duration) -> Result<LogIndex, ReadError> {
         let raft = &self.shared.raft;
-        let lease = self.shared.settings.timings.election_max * 3 / 4;
+        let lease = self.read_lease();
         if let Some(applied) = self.applied_under_lease(lease) {
             return Ok(applied);
         }
@@ -209,6 +209,17 @@ impl Group {
             && metrics.current_term > handed_over
             && applied.committed_leader_id().term == metrics.current_term;
         (leads && acknowledged.elapsed() < lease).then_some(LogIndex(applied.index))
+    }
+
+    /// How long a leader may answer from its state after a majority has acknowledged it.
+    fn read_lease(&self) -> Duration {
+        self.shared.settings.timings.election_max * 3 / 4
+    }
+
+    /// Whether this node leads and a majority has acknowledged it a moment ago: others can reach it,
+    /// as far as it can know.
+    pub fn has_lease(&self) -> bool {
+        self.applied_under_lease(self.read_lease()).is_some()
     }
 
     /// As [`GroupStatus::is_leader`], for those who ask often.

@@ -62,6 +62,10 @@ impl Office {
     }
 
     async fn end_silent_sessions(&self, epoch: Epoch) -> Result<(), Refusal> {
+        if !self.group.has_lease() {
+            self.sessions.out_of_reach();
+            return Ok(());
+        }
         for session in self.sessions.end_silent(SESSION_TIMEOUT, Instant::now()) {
             tracing::info!(ministry = %self.ministry, %session, "its client is silent: it ends");
             metrics::counter!("ministry_minister_sessions_expired_total").increment(1);

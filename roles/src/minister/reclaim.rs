@@ -13,6 +13,7 @@
 //! [`Refusal::ReclaimFirst`]: ministry_wire::minister::Refusal::ReclaimFirst
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use ministry_types::SessionId;
 use ministry_types::limits::RECLAIM_GRACE;
@@ -20,6 +21,9 @@ use ministry_wire::minister::UnloggedWrite;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
+
+/// How often a waiting minister looks whether it can be reached.
+const GRACE_STEP: Duration = Duration::from_millis(100);
 
 /// What a new minister still has to hear. Of one reign.
 #[derive(Debug)]
@@ -83,10 +87,15 @@ impl Reclaim {
         }
     }
 
-    /// Waits until every session was heard, or the grace is over. Answers the writes in order.
-    pub async fn collect(&self) -> Vec<(SessionId, UnloggedWrite)> {
-        if !self.inner.lock().unheard.is_empty() {
-            let _in_time = timeout(RECLAIM_GRACE, self.heard_all.notified()).await;
+    /// Waits until every session was heard, or the grace is over. Answers the writes in order. Time
+    /// in which the minister was out of `reach` does not count: clients cannot tell it anything then.
+    pub async fn collect(&self, reach: impl Fn() -> bool) -> Vec<(SessionId, UnloggedWrite)> {
+        let mut left = RECLAIM_GRACE;
+        while !self.inner.lock().unheard.is_empty() && !left.is_zero() {
+            let step = left.min(GRACE_STEP);
+            if timeout(step, self.heard_all.notified()).await.is_err() && reach() {
+                left -= step;
+            }
         }
         let mut inner = self.inner.lock();
         inner.collecting = false;
@@ -136,7 +145,7 @@ mod tests {
         assert!(reclaim.hear(TWO, vec![write(2)], true).is_empty());
         assert!(!reclaim.was_heard(TWO));
         assert!(reclaim.hear(TWO, vec![write(3)], false).is_empty());
-        let told = reclaim.collect().await;
+        let told = reclaim.collect(|| true).await;
         let times: Vec<_> = told.iter().map(|(_, of)| of.time.map(|time| time.0)).collect();
         assert_eq!(times, [Some(1), Some(2), Some(3), Some(4), None]);
     }
@@ -146,10 +155,24 @@ mod tests {
         let reclaim = Reclaim::new([ONE, TWO].into());
         reclaim.hear(ONE, vec![write(1)], false);
         let begun = tokio::time::Instant::now();
-        assert_eq!(reclaim.collect().await.len(), 1);
+        assert_eq!(reclaim.collect(|| true).await.len(), 1);
         assert_eq!(begun.elapsed(), RECLAIM_GRACE);
         assert!(!reclaim.was_heard(TWO));
         assert_eq!(reclaim.hear(TWO, vec![write(2)], false).len(), 1, "carried out at once");
         assert!(reclaim.was_heard(TWO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_nobody_reaches_the_minister_does_not_count() {
+        let reclaim = Reclaim::new([ONE].into());
+        let begun = tokio::time::Instant::now();
+        let cut_off = RECLAIM_GRACE * 3;
+        let told = reclaim.collect(|| begun.elapsed() > cut_off);
+        let tell = async {
+            tokio::time::sleep(cut_off + RECLAIM_GRACE / 2).await;
+            reclaim.hear(ONE, vec![write(1)], false)
+        };
+        let (told, late) = tokio::join!(told, tell);
+        assert_eq!((told.len(), late.len()), (1, 0));
     }
 }

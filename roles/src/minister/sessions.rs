@@ -32,13 +32,15 @@ struct Inner {
     living: BTreeMap<SessionId, Standing>,
     /// Served no more; the log does not have their end yet.
     ending: BTreeSet<SessionId>,
+    /// The minister is out of reach: nobody is silent for that.
+    out_of_reach: bool,
 }
 
 impl Sessions {
     /// Begins a reign with the sessions that the replicated state knows.
     pub fn begin(&self, known: impl IntoIterator<Item = (SessionId, ClientId)>, now: Instant) {
         let fresh = known.into_iter().map(|(id, client)| (id, Standing { client, heard: now }));
-        *self.inner.lock() = Inner { living: fresh.collect(), ending: BTreeSet::new() };
+        *self.inner.lock() = Inner { living: fresh.collect(), ..Inner::default() };
     }
 
     /// Adds a session that is about to be opened.
@@ -77,10 +79,18 @@ impl Sessions {
         self.inner.lock().living.len()
     }
 
+    /// The minister cannot be reached. When it can again, everybody has a full life.
+    pub fn out_of_reach(&self) {
+        self.inner.lock().out_of_reach = true;
+    }
+
     /// Ends the sessions that were silent for longer than `timeout`; answers which those are. From
     /// now on they are not served.
     pub fn end_silent(&self, timeout: Duration, now: Instant) -> Vec<SessionId> {
         let mut inner = self.inner.lock();
+        if std::mem::take(&mut inner.out_of_reach) {
+            inner.living.values_mut().for_each(|standing| standing.heard = now);
+        }
         let silent = inner.living.iter().filter(|(_, s)| now.duration_since(s.heard) > timeout);
         let silent: Vec<SessionId> = silent.map(|(id, _)| *id).collect();
         for session in &silent {
@@ -134,5 +144,18 @@ mod tests {
         sessions.add(session, owner, begin);
         assert!(sessions.heard(session, owner, begin));
         assert_eq!(sessions.ending(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_silent_while_the_minister_is_out_of_reach() {
+        let (sessions, begin) = (Sessions::default(), Instant::now());
+        let (session, timeout) = (SessionId([1; 16]), Duration::from_secs(5));
+        sessions.add(session, ClientId([1; 16]), begin);
+        sessions.out_of_reach();
+        let again = begin + Duration::from_secs(60);
+        assert_eq!(sessions.end_silent(timeout, again), []);
+        assert_eq!(sessions.end_silent(timeout, again + timeout), []);
+        let later = again + timeout + Duration::from_millis(1);
+        assert_eq!(sessions.end_silent(timeout, later), [session]);
     }
 }

@@ -251,7 +251,11 @@ impl Office {
     pub(super) async fn reclaim_all(&self, epoch: Epoch) -> Result<(), Refusal> {
         let memory = self.memory();
         let begun = Instant::now();
-        let writes = memory.reclaim.collect().await;
+        let writes = memory
+            .reclaim
+            // Nobody waits for one that is minister no more.
+            .collect(|| self.group.has_lease() || self.serves().is_none())
+            .await;
         let count = writes.len();
         for (session, write) in writes {
             self.write_again(epoch, &memory, session, write).await?;
