@@ -9,7 +9,7 @@ use ministry_tests::{Cluster, Program, tree};
 use crate::{MINUTE, healthy};
 
 /// Operations of each seed, unless `MINISTRY_FSX_STEPS` says otherwise: 100,000 make a million.
-const OPERATIONS: u64 = 20_000;
+const OPERATIONS: u64 = 10_000;
 /// Half of them on each mount.
 const SEEDS: [u32; 10] = [1, 20, 303, 4004, 50_005, 6, 77, 808, 9009, 10_010];
 /// So many at once: more would only wait for each other.
