@@ -24,12 +24,13 @@ const UNTOUCHED_MAX: Duration = Duration::from_secs(2);
 /// Operations that such a program does at least while the node is away.
 const UNTOUCHED_OPERATIONS: usize = 20;
 
-const COMMON: [(Kind, &str); 5] = [
+const COMMON: [(Kind, &str); 6] = [
     (Kind::Small, "small"),
     (Kind::Large, "large"),
     (Kind::Overwrite, "overwrite"),
     (Kind::Append, "append"),
     (Kind::Rename, "rename"),
+    (Kind::Rewrite, "rewrite"),
 ];
 
 /// Starts the load, does `fault`, waits until every program goes on, and checks that everything is

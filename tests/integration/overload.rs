@@ -26,6 +26,8 @@ const CHANGE_EVERY: usize = 4;
 const LISTING_EVERY: usize = 63;
 /// Names in the directory that is listed.
 const NAMES: usize = 1000;
+/// How long nothing is logged: shorter than a session lives.
+const STANDSTILL: Duration = Duration::from_secs(1);
 /// What all five nodes may take while they are overloaded: the room for requests of one node, and
 /// what they take at rest.
 const MEMORY_MAX: u64 = 1200 << 20;
@@ -48,11 +50,15 @@ async fn connect(identity: &Path, seed: u64) -> Client {
     Client::connect(config).await.expect("a connection")
 }
 
-/// The largest memory of the nodes, looked at now and then until `done`.
-fn watch_memory(cluster: &Cluster, done: &AtomicBool) -> u64 {
-    let mut most = 0;
-    while !done.load(Ordering::Relaxed) {
+/// The largest memory of the nodes, looked at now and then until `done`. The clerks, who were
+/// stopped, go on after [`STANDSTILL`].
+fn watch_memory(cluster: &mut Cluster, mut clerks: Vec<usize>, done: &AtomicBool) -> u64 {
+    let (mut most, began) = (0, Instant::now());
+    while !clerks.is_empty() || !done.load(Ordering::Relaxed) {
         most = most.max(cluster.memory());
+        if began.elapsed() > STANDSTILL {
+            clerks.drain(..).for_each(|clerk| cluster.resume_node(clerk));
+        }
         std::thread::sleep(Duration::from_millis(50));
     }
     most
@@ -119,9 +125,13 @@ fn ten_times_the_load_is_slow_and_nothing_worse() {
         }
         (clients, folder)
     });
+    // Nothing is logged for a moment, so that requests pile up however fast the machine is.
+    let minister = cluster.minister(1);
+    let clerks: Vec<usize> = (0..cluster.nodes()).filter(|node| *node != minister).collect();
+    clerks.iter().for_each(|clerk| cluster.pause_node(*clerk));
     let (busy, done, began) = (AtomicU64::new(0), AtomicBool::new(false), Instant::now());
     let most = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| watch_memory(&cluster, &done));
+        let watch = scope.spawn(|| watch_memory(&mut cluster, clerks, &done));
         runtime.block_on(storm(&clients, folder, &busy));
         done.store(true, Ordering::Relaxed);
         watch.join().expect("the watch does not panic")

@@ -49,6 +49,9 @@ pub enum Kind {
     Append,
     /// Renames within and between folders, also onto names that are taken.
     Rename,
+    /// Writes again and again into the same few files that live in their inodes, seldom synced, and
+    /// renames them in between: many writes of one file are unlogged at any moment.
+    Rewrite,
 }
 
 /// One change, as it was about to be made.
@@ -258,6 +261,7 @@ impl Writer {
             Kind::Overwrite => &[262_144, 262_144, 40_000, 3_000],
             Kind::Append => &[0, 0, 0],
             Kind::Rename => &[0, 1, 700, 4_096, 4_097, 30_000, 100, 9_000],
+            Kind::Rewrite => &[300, 900, 2_000],
         };
         for length in lengths {
             let name = self.new_name();
@@ -347,7 +351,17 @@ impl Writer {
                     None => Change::Rename { from, to: self.new_name() },
                 }
             }
-            (Kind::Overwrite | Kind::Append | Kind::Rename, None) => self.make(0, 3 * INLINE),
+            (Kind::Rewrite, Some(from)) if dice < 15 => {
+                Change::Rename { from, to: self.new_name() }
+            }
+            (Kind::Rewrite, Some(name)) if dice < 25 && self.files[&name].len() < 3_000 => {
+                let length = self.random.random_range(1..500);
+                Change::Append { name, bytes: self.bytes(length) }
+            }
+            (Kind::Rewrite, Some(name)) => self.write(name, 200),
+            (Kind::Overwrite | Kind::Append | Kind::Rename | Kind::Rewrite, None) => {
+                self.make(0, 3 * INLINE)
+            }
         }
     }
 
@@ -380,7 +394,8 @@ impl Writer {
         change: &Change,
         open: &mut BTreeMap<String, File>,
     ) -> io::Result<()> {
-        let sync = self.random.random_range(0..100) < 85 || self.syncs_all;
+        let often = if self.kind == Kind::Rewrite { 15 } else { 85 };
+        let sync = self.random.random_range(0..100) < often || self.syncs_all;
         let at = |name: &str, flags: OFlags| -> io::Result<File> {
             let flags = flags | OFlags::CLOEXEC;
             Ok(File::from(rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(0o644))?))

@@ -156,7 +156,7 @@ impl SoftTable {
             let look_up =
                 |inode| inner.files.get(&inode).and_then(|file: &File| file.unlogged.clone());
             let view = SoftView::new(namespace, state, &look_up);
-            if again && namespace.written_until(&view, inode)? >= time {
+            if again && namespace.newest_write(&view, inode)? >= time {
                 return Ok(Wrote::Stale);
             }
             let RequestId { session, slot, sequence } = id;

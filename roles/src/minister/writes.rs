@@ -16,8 +16,7 @@ use ministry_types::limits::{ACCESS_SETTLE_INTERVAL, ATTEMPT_TIMEOUT, SETTLE_INT
 use ministry_types::operations::{Answer, Operation, Outcome, Query};
 use ministry_types::{ClientId, Epoch, FsError, InodeId, LogIndex, SessionId};
 use ministry_wire::minister::{
-    AppendTurn, ChangeReply, ChangeRequest, ReclaimReply, ReclaimRequest, Refusal, RequestId,
-    UnloggedWrite,
+    AppendTurn, ChangeReply, ChangeRequest, ReclaimRequest, Refusal, RequestId, UnloggedWrite,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -228,13 +227,12 @@ impl Office {
     }
 
     /// What a client had been promised by the minister before.
-    pub async fn reclaim(
-        &self,
-        request: ReclaimRequest,
-        client: ClientId,
-    ) -> Result<ReclaimReply, Refusal> {
-        let ReclaimRequest { session, writes, more, .. } = request;
+    pub async fn reclaim(&self, request: ReclaimRequest, client: ClientId) -> Result<(), Refusal> {
+        let ReclaimRequest { session, reign, writes, more, .. } = request;
         let (epoch, memory) = self.known_session(session, client)?;
+        if reign != memory.reign {
+            return Err(Refusal::ReclaimFirst { reign: memory.reign });
+        }
         let late = memory.reclaim.hear(session, writes, more);
         let files: BTreeSet<InodeId> =
             late.iter().map(|write| write.operation.routing_inode()).collect();
@@ -243,8 +241,7 @@ impl Office {
         }
         // Their times are those of an earlier reign, and lie below what this one calls logged: the
         // client will forget them at the next answer.
-        self.settle_files(epoch, &memory, files).await?;
-        Ok(ReclaimReply { reign: memory.reign })
+        self.settle_files(epoch, &memory, files).await
     }
 
     /// Hears all sessions, carries out what they tell, and serves from then on.

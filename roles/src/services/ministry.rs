@@ -11,7 +11,7 @@ use ministry_types::{ClientId, Epoch, FsError, InodeId, MapVersion, MinistryId, 
 use ministry_wire::hello::Subject;
 use ministry_wire::minister::{
     AppendTurn, AwaitLockRequest, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply,
-    KeepAliveRequest, Ministry, QueryReply, QueryRequest, ReclaimReply, ReclaimRequest, Refusal,
+    KeepAliveRequest, Ministry, QueryReply, QueryRequest, ReclaimRequest, Refusal,
 };
 use tarpc::context::Context;
 use tokio::time::timeout;
@@ -121,7 +121,7 @@ impl Ministry for MinistryService {
         self.node.usage()
     }
 
-    async fn reclaim(self, _: Context, request: ReclaimRequest) -> Result<ReclaimReply, Refusal> {
+    async fn reclaim(self, _: Context, request: ReclaimRequest) -> Result<(), Refusal> {
         self.office(request.ministry)?.reclaim(request, self.client()).await
     }
 

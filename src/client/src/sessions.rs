@@ -16,7 +16,9 @@ use ministry_types::limits::{
     ATTEMPT_TIMEOUT, KEEP_ALIVE_INTERVAL, OPERATION_TIMEOUT, SETTLE_INTERVAL,
 };
 use ministry_types::{InodeId, MinistryId, SessionId};
-use ministry_wire::minister::{KeepAliveReply, KeepAliveRequest, ReclaimRequest, ReignId};
+use ministry_wire::minister::{
+    KeepAliveReply, KeepAliveRequest, ReclaimRequest, ReignId, UnloggedWrite,
+};
 use parking_lot::Mutex;
 use rand::RngCore;
 use rand::rngs::SmallRng;
@@ -35,6 +37,9 @@ use crate::unlogged::UnloggedWrites;
 const CONFIRMATION_DELAY: Duration = Duration::from_millis(50);
 /// Writes in one message to a new minister: of the largest ones, a few MiB.
 const WRITES_PER_RECLAIM: usize = 512;
+/// How many ministers in a row are told, when each is replaced on the way; the next refusal asks
+/// again.
+const REIGNS_PER_RECLAIM: u32 = 4;
 /// Confirmations in one sign of life.
 const CONFIRMATIONS_PER_CALL_MAX: usize = 1024;
 
@@ -153,25 +158,65 @@ impl Sessions {
     pub async fn reclaim(&self, session: &Session, reign: Option<ReignId>) {
         let (ministry, id) = (session.ministry, session.id);
         let _one = session.reclaiming.lock().await;
-        if reign.is_some_and(|reign| self.unlogged.was_told(ministry, id, reign)) {
-            return;
+        let mut told = reign;
+        for _ in 0..REIGNS_PER_RECLAIM {
+            let refused = match told {
+                Some(reign) if self.unlogged.was_told(ministry, id, reign) => return,
+                Some(reign) => self.tell(ministry, id, reign).await,
+                // No minister is of that reign: whoever is in office names its own.
+                None => {
+                    let nobody = ReignId::default();
+                    self.tell_part(ministry, id, nobody, Vec::new(), false).await.err()
+                }
+            };
+            match refused {
+                None => return,
+                Some(Attempt::NotDone(Refused::ReclaimFirst(reign))) => told = Some(reign),
+                Some(other) => return tracing::debug!(%ministry, ?other, "not reclaimed yet"),
+            }
         }
-        let mut writes = self.unlogged.begin_reclaim(ministry, id).into_iter().peekable();
+    }
+
+    /// Tells one reign everything; answers what came in the way. One that was replaced is told
+    /// nothing.
+    async fn tell(
+        &self,
+        ministry: MinistryId,
+        session: SessionId,
+        reign: ReignId,
+    ) -> Option<Attempt<()>> {
+        let writes = self.unlogged.begin_reclaim(ministry, session, reign)?;
+        let count = writes.len();
+        let mut writes = writes.into_iter().peekable();
         loop {
             let part: Vec<_> = writes.by_ref().take(WRITES_PER_RECLAIM).collect();
-            let (count, more) = (part.len(), writes.peek().is_some());
-            let request = ReclaimRequest { ministry, session: id, writes: part, more };
-            let attempt = self.ministries.attempt(ministry, |client, context| async move {
-                client.reclaim(context, request).await
-            });
-            match attempt.await {
-                Attempt::Done(reply) if !more => {
-                    tracing::debug!(%ministry, count, reign = ?reply.reign, "reclaimed");
-                    return self.unlogged.reclaimed(ministry, id, reply.reign);
-                }
-                Attempt::Done(_) => {}
-                other => return tracing::debug!(%ministry, ?other, "not reclaimed yet"),
+            let more = writes.peek().is_some();
+            if let Err(refused) = self.tell_part(ministry, session, reign, part, more).await {
+                return Some(refused);
             }
+            if !more {
+                tracing::debug!(%ministry, count, ?reign, "reclaimed");
+                self.unlogged.reclaimed(ministry, session, reign);
+                return None;
+            }
+        }
+    }
+
+    async fn tell_part(
+        &self,
+        ministry: MinistryId,
+        session: SessionId,
+        reign: ReignId,
+        writes: Vec<UnloggedWrite>,
+        more: bool,
+    ) -> Result<(), Attempt<()>> {
+        let request = ReclaimRequest { ministry, session, reign, writes, more };
+        let attempt = self.ministries.attempt(ministry, |client, context| async move {
+            client.reclaim(context, request).await
+        });
+        match attempt.await {
+            Attempt::Done(()) => Ok(()),
+            other => Err(other),
         }
     }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use ministry_types::limits::UNLOGGED_BYTES_PER_SESSION_MAX;
 use ministry_types::operations::{Operation, WriteAt};
-use ministry_types::{MinistryId, SessionId, Timestamp};
+use ministry_types::{Epoch, MinistryId, SessionId, Timestamp};
 use ministry_wire::minister::{ReignId, SoftMark, UnloggedWrite};
 use parking_lot::Mutex;
 
@@ -28,6 +28,9 @@ struct Kept {
     /// The reign that has been told everything, and by which session. `None`: nobody, or somebody
     /// is being told.
     told: Option<(SessionId, ReignId)>,
+    /// The newest reign that may have been told something. An older one is told nothing after it:
+    /// its acknowledgements would count again, and the newer one would not ask again.
+    newest: Epoch,
     writes: BTreeMap<Timestamp, UnloggedWrite>,
     bytes: usize,
     /// Writes that nobody has answered yet.
@@ -134,7 +137,7 @@ impl UnloggedWrites {
     pub fn begin_session(&self, ministry: MinistryId, session: SessionId, reign: ReignId) -> bool {
         let mut ministries = self.ministries.lock();
         let kept = ministries.entry(ministry).or_default();
-        let nothing_to_tell = kept.writes.is_empty();
+        let nothing_to_tell = kept.writes.is_empty() && reign.epoch >= kept.newest;
         if nothing_to_tell {
             kept.told = Some((session, reign));
         }
@@ -148,15 +151,24 @@ impl UnloggedWrites {
     }
 
     /// What a new reign has to be told by a session, in order: first what was acknowledged. From now
-    /// on an older one's word is worth nothing.
-    pub fn begin_reclaim(&self, ministry: MinistryId, session: SessionId) -> Vec<UnloggedWrite> {
+    /// on an older one's word is worth nothing. `None`: it is an older one itself.
+    pub fn begin_reclaim(
+        &self,
+        ministry: MinistryId,
+        session: SessionId,
+        reign: ReignId,
+    ) -> Option<Vec<UnloggedWrite>> {
         let mut ministries = self.ministries.lock();
         let kept = ministries.entry(ministry).or_default();
+        if reign.epoch < kept.newest {
+            return None;
+        }
+        kept.newest = reign.epoch;
         kept.told = None;
         // Of a session that has ended nobody will ask for the answer any more.
         let of = (session, 0)..=(session, u32::MAX);
         let under_way = kept.under_way.range(of).map(|(_, write)| write);
-        kept.writes.values().chain(under_way).cloned().collect()
+        Some(kept.writes.values().chain(under_way).cloned().collect())
     }
 
     /// A reign has been told everything.
@@ -183,7 +195,7 @@ pub(crate) fn placed(operation: &Operation, offset: u64) -> Operation {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use ministry_types::{Caller, Epoch, InodeId};
+    use ministry_types::{Caller, InodeId};
 
     const MINISTRY: MinistryId = MinistryId(1);
     const SESSION: SessionId = SessionId([1; 16]);
@@ -222,7 +234,7 @@ mod tests {
         }
         writes.logged(MINISTRY, reign(2), Timestamp(9));
         writes.logged(MINISTRY, reign(1), Timestamp(2));
-        let told = writes.begin_reclaim(MINISTRY, SESSION);
+        let told = writes.begin_reclaim(MINISTRY, SESSION, reign(2)).unwrap();
         assert_eq!(
             told.iter().filter_map(|write| write.time).collect::<Vec<_>>(),
             [3, 4].map(Timestamp)
@@ -238,7 +250,10 @@ mod tests {
     fn an_acknowledgement_of_a_minister_that_was_replaced_is_none() {
         let writes = writes();
         assert!(writes.keep(MINISTRY, mark(1, 1), write(1, 10)));
-        writes.begin_reclaim(MINISTRY, SESSION);
+        assert!(writes.begin_reclaim(MINISTRY, SESSION, reign(2)).is_some());
+        assert!(!writes.keep(MINISTRY, mark(1, 2), write(2, 10)));
+        // The one before, which does not know yet that it is over.
+        assert_eq!(writes.begin_reclaim(MINISTRY, SESSION, reign(1)), None);
         assert!(!writes.keep(MINISTRY, mark(1, 2), write(2, 10)));
         assert!(!writes.begin_session(MINISTRY, SESSION, reign(2)));
         writes.reclaimed(MINISTRY, SESSION, reign(2));
@@ -252,11 +267,11 @@ mod tests {
         let unanswered = UnloggedWrite { time: None, slot: 3, ..write(9, 10) };
         let under_way = writes.begin(MINISTRY, SESSION, unanswered.clone());
         assert!(writes.keep(MINISTRY, mark(1, 5), write(5, 10)));
-        let told = writes.begin_reclaim(MINISTRY, SESSION);
-        assert_eq!(told, [write(5, 10), unanswered]);
-        assert_eq!(writes.begin_reclaim(MINISTRY, SessionId([2; 16])), [write(5, 10)]);
+        let told = |session| writes.begin_reclaim(MINISTRY, session, reign(2)).unwrap();
+        assert_eq!(told(SESSION), [write(5, 10), unanswered]);
+        assert_eq!(told(SessionId([2; 16])), [write(5, 10)]);
         drop(under_way);
-        assert_eq!(writes.begin_reclaim(MINISTRY, SESSION), [write(5, 10)]);
+        assert_eq!(told(SESSION), [write(5, 10)]);
     }
 
     #[test]

@@ -225,7 +225,7 @@ impl Work<'_> {
             acls: AclsKept::default(),
             data_end: 0,
             cuts_confirmed: 0,
-            logged_until: Timestamp(0),
+            newest_write: Timestamp(0),
             atime_until: Timestamp(0),
         });
         Ok(())

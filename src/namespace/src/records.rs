@@ -98,8 +98,9 @@ pub(crate) struct InodeRecord {
     pub(crate) data_end: u64,
     /// Of a chunked file: the newest cut that storage has confirmed.
     pub(crate) cuts_confirmed: u64,
-    /// The newest write that came into the log by way of soft state: see [`crate::soft`].
-    pub(crate) logged_until: Timestamp,
+    /// The time that the newest write got. It is that write's identity, and not `ctime`, which names
+    /// move too: see [`crate::soft`].
+    pub(crate) newest_write: Timestamp,
     /// When `atime` last got its value, by a read or by hand: a read before that is no news.
     pub(crate) atime_until: Timestamp,
 }

@@ -13,9 +13,11 @@
 //!
 //! What must always hold: settling an [`Unlogged`] gives the state that the view showed, also when
 //! names of the file have come and gone in between: those change the number of links and `ctime`
-//! alone. Each `ctime` that a write got is larger than every one before, and the record keeps the
-//! newest that was settled ([`InodeRecord::logged_until`]; [`InodeRecord::atime_until`] for times of
-//! access): so the same thing settled twice, or something old settled late, changes nothing.
+//! alone. Each write of a file gets a time larger than those before, which is its identity: the
+//! record keeps the newest one ([`InodeRecord::newest_write`]; [`InodeRecord::atime_until`] for times
+//! of access), so the same thing settled twice, or something old settled late, changes nothing. A
+//! write that is told again to another minister keeps its time; its `ctime` may be a later one,
+//! where a name of the file has changed meanwhile.
 //!
 //! [`Command::Settle`]: crate::Command::Settle
 
@@ -63,8 +65,10 @@ pub struct WrittenState {
     pub data_end: u64,
     /// Last change of the content.
     pub mtime: Timestamp,
-    /// Last change; the newest write's identity.
+    /// Last change.
     pub ctime: Timestamp,
+    /// The time that the newest write got: its identity.
+    pub newest_write: Timestamp,
     /// The bytes of an inline file; `None`: it is in chunks.
     pub content: Option<Bytes>,
     /// Bytes allocated in the chunks that were written to.
@@ -137,12 +141,12 @@ impl Unlogged {
 
     /// The newest write in it.
     pub fn newest(&self) -> Option<Timestamp> {
-        self.written.as_ref().map(|written| written.ctime)
+        self.written.as_ref().map(|written| written.newest_write)
     }
 
     /// Whether a record lacks what was written.
     fn is_news_to(&self, record: &InodeRecord) -> bool {
-        self.newest().is_some_and(|newest| newest > record.logged_until)
+        self.newest().is_some_and(|newest| newest > record.newest_write)
     }
 
     /// Lays it over the record of the file.
@@ -154,7 +158,7 @@ impl Unlogged {
             of.mtime = written.mtime;
             of.ctime = of.ctime.max(written.ctime);
             record.data_end = record.data_end.max(written.data_end);
-            record.logged_until = written.ctime;
+            record.newest_write = written.newest_write;
         }
         if let Some(atime) = self.atime.filter(|atime| *atime > record.atime_until) {
             record.attributes.atime = atime;
@@ -250,7 +254,7 @@ impl KvRead for SoftView<'_> {
 pub struct SoftWrite<'a> {
     /// On whose behalf.
     pub caller: &'a Caller,
-    /// Larger than the time of every write and change before.
+    /// Larger than the time of every write of the file before; else it becomes so.
     pub time: Timestamp,
     /// Whose it is.
     pub session: SessionId,
@@ -288,9 +292,9 @@ impl Namespace {
     }
 
     /// The newest write of a file that the state has, or that its view shows.
-    pub fn written_until(&self, state: &dyn KvRead, inode: InodeId) -> Result<Timestamp, KvError> {
+    pub fn newest_write(&self, state: &dyn KvRead, inode: InodeId) -> Result<Timestamp, KvError> {
         let record = self.records(state).inode_here(inode)?;
-        Ok(record.map_or(Timestamp(i64::MAX), |record| record.logged_until))
+        Ok(record.map_or(Timestamp(i64::MAX), |record| record.newest_write))
     }
 
     /// Carries out a write over `view`, which shows `before`, and changes nothing.
@@ -355,6 +359,7 @@ impl Namespace {
             data_end: record.data_end,
             mtime: of.mtime,
             ctime: of.ctime,
+            newest_write: record.newest_write,
             content: content.transpose()?,
             allocations,
         };
@@ -431,12 +436,9 @@ impl Work<'_> {
     pub(crate) fn write_again(&mut self, operation: &Operation) -> Ruled<()> {
         let inode = operation.routing_inode();
         let Some(record) = self.records().inode_here(inode)? else { return Ok(()) };
-        if record.logged_until >= self.time {
-            return Ok(());
+        if record.newest_write < self.time {
+            self.carry_out_write(operation)?;
         }
-        self.carry_out_write(operation)?;
-        let time = self.time;
-        self.edit_inode(inode, |record| record.logged_until = time)?;
         Ok(())
     }
 

@@ -71,7 +71,8 @@ pub struct ReignId {
 pub struct SoftMark {
     /// The reign of the minister that has it.
     pub reign: ReignId,
-    /// The write's `ctime`, which no other write of the ministry has.
+    /// The write's time, which no other write of the ministry has: its identity. Its `ctime` is this
+    /// or a later one.
     pub time: Timestamp,
 }
 
@@ -85,7 +86,7 @@ pub struct UnloggedWrite {
     pub sequence: u64,
     /// On whose behalf.
     pub caller: Caller,
-    /// The `ctime` that it got; none if nobody has acknowledged it. Told all the same, since others
+    /// The time that it got; none if nobody has acknowledged it. Told all the same, since others
     /// on this client's machine may have seen it.
     pub time: Option<Timestamp>,
     /// The write; its place is settled if it was acknowledged.
@@ -99,17 +100,13 @@ pub struct ReclaimRequest {
     pub ministry: MinistryId,
     /// The session.
     pub session: SessionId,
+    /// Whom the client means to tell: another one refuses. So a client knows of a reign before that
+    /// can have heard it, and never takes the word of an older one afterwards.
+    pub reign: ReignId,
     /// Writes, in order of their times.
     pub writes: Vec<UnloggedWrite>,
     /// Further requests follow.
     pub more: bool,
-}
-
-/// The answer to a [`ReclaimRequest`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReclaimReply {
-    /// The reign in which the writes were taken up.
-    pub reign: ReignId,
 }
 
 /// A turn to append to a chunked file: nobody else has one until it is given back, by
@@ -183,7 +180,7 @@ pub enum Refusal {
     #[error("the outcome is not known yet")]
     Unknown,
     /// The minister is new: it has to hear first which writes of this session the one before had
-    /// not logged ([`Ministry::reclaim`]).
+    /// not logged ([`Ministry::reclaim`]). Also the answer to one who meant to tell another reign.
     #[error("a new minister (epoch {}) has to hear of unlogged writes first", reign.epoch)]
     ReclaimFirst {
         /// Its reign.
@@ -270,7 +267,7 @@ pub trait Ministry {
     async fn usage() -> Option<FsUsage>;
     /// Tells a new minister what the one before had not logged of this session's writes. Each
     /// session does so once under each minister, also if there is nothing to tell.
-    async fn reclaim(request: ReclaimRequest) -> Result<ReclaimReply, Refusal>;
+    async fn reclaim(request: ReclaimRequest) -> Result<(), Refusal>;
     /// Waits for the turn to append to a file, and takes it. Writers get theirs in the order in
     /// which they asked.
     async fn append_turn(

@@ -25,8 +25,7 @@ use ministry_types::{
 };
 use ministry_wire::minister::{
     AppendTurn, AwaitLockRequest, ChangeReply, ChangeRequest, FsUsage, KeepAliveReply,
-    KeepAliveRequest, Ministry, QueryReply, QueryRequest, ReclaimReply, ReclaimRequest, Refusal,
-    ReignId,
+    KeepAliveRequest, Ministry, QueryReply, QueryRequest, ReclaimRequest, Refusal, ReignId,
 };
 use parking_lot::Mutex;
 use rand::SeedableRng;
@@ -510,11 +509,12 @@ impl Ministry for Node {
         (self.id == node(3)).then(|| FsUsage { total_bytes: 42, ..FsUsage::default() })
     }
 
-    async fn reclaim(self, _: Context, request: ReclaimRequest) -> Result<ReclaimReply, Refusal> {
+    async fn reclaim(self, _: Context, request: ReclaimRequest) -> Result<(), Refusal> {
         self.office(request.ministry)?;
         let offices = self.cluster.inner.offices.lock();
         let epoch = offices[&request.ministry].epoch;
-        Ok(ReclaimReply { reign: ReignId { epoch, incarnation: 0 } })
+        let reign = ReignId { epoch, incarnation: 0 };
+        if request.reign == reign { Ok(()) } else { Err(Refusal::ReclaimFirst { reign }) }
     }
 
     async fn append_turn(
