@@ -196,7 +196,7 @@ impl SoftTable {
             return;
         }
         let unlogged = match &file.unlogged {
-            Some(unlogged) => Unlogged { atime: Some(now), ..(**unlogged).clone() },
+            Some(unlogged) => (**unlogged).clone().read(now),
             None => Unlogged::access(inode, now),
         };
         inner.put(inode, unlogged);

@@ -61,14 +61,18 @@ impl Office {
             let result = found.map(Outcome::Attributes).ok_or(FsError::Stale);
             return answer(index, result, None);
         }
-        if !request.operation.is_write() {
+        if !request.operation.may_stay_unlogged() {
             return Ok(None);
         }
         // What another client has not heard of yet must not become a part of what this one hears:
         // both go into the log. Reports of writes to storage build on nothing.
-        if matches!(request.operation, Operation::WriteInline { inode, .. }
-            if memory.soft.is_of_another(inode, request.id.session))
-        {
+        let builds_on_others = match request.operation {
+            Operation::WriteInline { inode, .. } | Operation::SetAttributes { inode, .. } => {
+                memory.soft.is_of_another(inode, request.id.session)
+            }
+            _ => false,
+        };
+        if builds_on_others {
             return Ok(None);
         }
         let write = Write {
@@ -273,7 +277,7 @@ impl Office {
         write: UnloggedWrite,
     ) -> Result<(), Refusal> {
         let UnloggedWrite { slot, sequence, caller, time, operation } = write;
-        if !operation.is_write() {
+        if !operation.may_stay_unlogged() {
             return Ok(());
         }
         let (id, reign) = (RequestId { session, slot, sequence }, memory.reign);

@@ -99,7 +99,7 @@ impl Core {
         loop {
             let session = self.session_of(inode, &mut backoff).await;
             // Each time by the session of that moment: one that has ended gets no room any more.
-            if operation.is_write() && self.sessions.unlogged.is_full(session.ministry) {
+            if operation.may_stay_unlogged() && self.sessions.unlogged.is_full(session.ministry) {
                 tokio::time::sleep(SETTLE_INTERVAL / 2).await;
                 self.sessions.refresh(&session).await;
                 continue;
@@ -129,7 +129,7 @@ impl Core {
         let slot = session.slots.take().await;
         let id = RequestId { session: session.id, slot: slot.number(), sequence: slot.sequence() };
         let mut doubtful = false;
-        let _under_way = operation.is_write().then(|| {
+        let _under_way = operation.may_stay_unlogged().then(|| {
             let write = unlogged_write(id, caller, None, operation.clone());
             self.sessions.unlogged.begin(ministry, session.id, write)
         });
@@ -179,8 +179,11 @@ impl Core {
         operation: &Operation,
         reply: &ChangeReply,
     ) -> bool {
-        if let (Some(mark), Ok(Outcome::Written { offset, .. })) = (reply.soft, &reply.result) {
-            let placed = unlogged::placed(operation, *offset);
+        if let (Some(mark), Ok(outcome)) = (reply.soft, &reply.result) {
+            let placed = match outcome {
+                Outcome::Written { offset, .. } => unlogged::placed(operation, *offset),
+                _ => operation.clone(),
+            };
             let write = unlogged_write(id, caller, Some(mark.time), placed);
             if !self.sessions.unlogged.keep(ministry, mark, write) {
                 return false;

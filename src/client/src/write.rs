@@ -131,7 +131,7 @@ impl Client {
     }
 
     /// Returns when everything written to the file, by whomever, is on stable storage. Names and
-    /// attributes are durable as soon as they are answered, and size and times go into the log
+    /// rights are durable as soon as they are answered, and size and times go into the log
     /// with the bytes, so `data_only` makes no difference.
     pub async fn fsync(&self, handle: &FileHandle, _data_only: bool) -> Result<(), FsError> {
         let core = &self.core;

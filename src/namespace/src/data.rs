@@ -298,7 +298,6 @@ impl Work<'_> {
             self.drop_capability(record.attributes.inode)?;
         }
         record.touch_content(self.time);
-        record.newest_write = record.newest_write.advance(self.time);
         self.write_inode(record);
         Ok(())
     }

@@ -125,6 +125,7 @@ impl InodeRecord {
         self.touch(time);
         // Later than both, so that `mtime` and `ctime` are the same but after a person set one.
         self.attributes.mtime = self.attributes.mtime.advance(self.attributes.ctime);
+        self.newest_write = self.newest_write.advance(time);
     }
 }
 

@@ -1,8 +1,11 @@
 //! Soft state: what writes have made of files before the log has it.
 //!
-//! A small write must not cost an entry of the log and its sync. So the minister carries a write
-//! out over the state with the same rules as ever ([`Namespace::write_softly`]), but keeps the
-//! result in memory as an [`Unlogged`], one for each file. Whoever asks sees the state with it laid
+//! A small write must not cost an entry of the log and its sync, and neither must a change of a
+//! file's times (an archive that is unpacked sets those of each file, and owner and mode to what
+//! they are). So the minister carries such a change out over the state with the same rules as ever
+//! ([`Namespace::write_softly`]), but keeps the result in memory as an [`Unlogged`], one for each
+//! file. What moves anything but content, size and times goes through the log at once: who may do
+//! what is never a matter of memory. In what follows *write* means either. Whoever asks sees the state with it laid
 //! over ([`SoftView`]). Before `fsync`, before any other change of that file, and a moment later in
 //! any case it goes into the log ([`Command::Settle`]), where every member does what the minister
 //! showed.
@@ -28,11 +31,12 @@ use bytes::Bytes;
 use ministry_types::kv::{KvError, KvRead, Visit};
 use ministry_types::operations::{ChangeResult, Operation, Outcome};
 use ministry_types::{
-    Attributes, Caller, ChunkNumber, FsError, InodeId, Layout, SessionId, Timestamp,
+    Attributes, Caller, ChunkNumber, FileKind, FsError, InodeId, SessionId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::Namespace;
+use crate::acl_attributes::AclsKept;
 use crate::command::encode;
 use crate::data::Report;
 use crate::keys::Subject;
@@ -48,10 +52,19 @@ pub struct Unlogged {
     pub inode: InodeId,
     /// What writes have made of it.
     pub written: Option<WrittenState>,
-    /// When it was last read.
-    pub atime: Option<Timestamp>,
+    /// When it was last read, or what was set instead.
+    pub atime: Option<Access>,
     /// The writes in it, for the replay slots: the newest of each slot.
     pub answered: Vec<Answered>,
+}
+
+/// A time of access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// The time that is shown.
+    pub shown: Timestamp,
+    /// When it got that: the same, unless it was set by hand.
+    pub since: Timestamp,
 }
 
 /// A file as the last write left it.
@@ -69,7 +82,8 @@ pub struct WrittenState {
     pub ctime: Timestamp,
     /// The time that the newest write got: its identity.
     pub newest_write: Timestamp,
-    /// The bytes of an inline file; `None`: it is in chunks.
+    /// The bytes of an inline file; `None`: no write has changed them since they were logged, or
+    /// they are in chunks.
     pub content: Option<Bytes>,
     /// Bytes allocated in the chunks that were written to.
     pub allocations: BTreeMap<ChunkNumber, u64>,
@@ -84,8 +98,8 @@ pub struct Answered {
     pub slot: u32,
     /// Its number within the slot.
     pub sequence: u64,
-    /// Where the bytes went.
-    pub offset: u64,
+    /// Where the bytes went, if it wrote any.
+    pub offset: Option<u64>,
 }
 
 /// What became of a write that was tried without the log.
@@ -100,7 +114,8 @@ pub enum Softly {
         /// Takes the place of what was unlogged of the file before.
         unlogged: Unlogged,
     },
-    /// It does more than a write may do without the log: set-id bits go, or a capability.
+    /// It does more than may be done without the log: mode or owner change, set-id bits go, or a
+    /// capability; or it is no ordinary file.
     MustBeLogged,
 }
 
@@ -116,8 +131,15 @@ pub fn access_is_due(of: &Attributes, now: Timestamp) -> bool {
 
 impl Unlogged {
     /// Nothing but a time of access.
-    pub fn access(inode: InodeId, atime: Timestamp) -> Unlogged {
-        Unlogged { inode, written: None, atime: Some(atime), answered: Vec::new() }
+    pub fn access(inode: InodeId, now: Timestamp) -> Unlogged {
+        Unlogged { inode, written: None, atime: None, answered: Vec::new() }.read(now)
+    }
+
+    /// The same, read at this time.
+    #[must_use]
+    pub fn read(mut self, now: Timestamp) -> Unlogged {
+        self.atime = Some(Access { shown: now, since: now });
+        self
     }
 
     /// About how many bytes it takes, in memory and in the log.
@@ -160,9 +182,9 @@ impl Unlogged {
             record.data_end = record.data_end.max(written.data_end);
             record.newest_write = written.newest_write;
         }
-        if let Some(atime) = self.atime.filter(|atime| *atime > record.atime_until) {
-            record.attributes.atime = atime;
-            record.atime_until = atime;
+        if let Some(atime) = self.atime.filter(|atime| atime.since > record.atime_until) {
+            record.attributes.atime = atime.shown;
+            record.atime_until = atime.since;
         }
     }
 
@@ -172,6 +194,12 @@ impl Unlogged {
         self.answered.retain(|other| !same_slot(other));
         self.answered.push(answered);
     }
+}
+
+/// What decides who may do what with a file. Access lists follow the mode.
+fn rights(record: &InodeRecord) -> (u32, u32, u32, bool, AclsKept) {
+    let of = &record.attributes;
+    (of.permissions, of.uid, of.gid, record.capability, record.acls)
 }
 
 /// What is unlogged of an inode.
@@ -262,7 +290,7 @@ pub struct SoftWrite<'a> {
     pub slot: u32,
     /// Its number within the slot.
     pub sequence: u64,
-    /// [`Operation::WriteInline`] or [`Operation::ReportWrite`].
+    /// One that [may stay unlogged](Operation::may_stay_unlogged).
     pub operation: &'a Operation,
 }
 
@@ -310,8 +338,9 @@ impl Namespace {
             // Gone, or another ministry's: the log has the last word.
             return Ok(Softly::MustBeLogged);
         };
+        let is_file = old.attributes.kind == FileKind::Regular;
         let stripped = permissions::after_write(caller, &old.attributes);
-        if old.capability || stripped != old.attributes.permissions {
+        if !is_file || old.capability || stripped != old.attributes.permissions {
             return Ok(Softly::MustBeLogged);
         }
         let mut work = Work { keys: self.keys, state: Overlay::new(view), caller, time };
@@ -321,30 +350,43 @@ impl Namespace {
             Err(Fault::Elsewhere(_)) => return Ok(Softly::MustBeLogged),
             Err(Fault::Kv(error)) => return Err(error),
         };
-        let record = work.records().inode_here(inode)?;
-        let (Outcome::Written { offset, .. }, Some(record)) = (&outcome, record) else {
-            return Ok(Softly::Answer(Ok(outcome)));
+        let offset = match &outcome {
+            Outcome::Written { offset, .. } => Some(*offset),
+            Outcome::Attributes(_) => None,
+            _ => return Ok(Softly::Answer(Ok(outcome))),
+        };
+        let Some(mut record) = work.records().inode_here(inode)? else {
+            return Ok(Softly::MustBeLogged);
         };
         if record == old {
             return Ok(Softly::Answer(Ok(outcome)));
         }
-        let offset = *offset;
-        let unlogged = self.unlogged(&work, record, write, offset, before)?;
+        if rights(&record) != rights(&old) {
+            return Ok(Softly::MustBeLogged);
+        }
+        record.newest_write = old.newest_write.advance(time);
+        let mut unlogged = self.unlogged(&work, &record, write, offset, before)?;
+        if record.atime_until != old.atime_until {
+            let (shown, since) = (record.attributes.atime, record.atime_until);
+            unlogged.atime = Some(Access { shown, since });
+        }
         Ok(Softly::Written { outcome, unlogged })
     }
 
     fn unlogged(
         &self,
         work: &Work<'_>,
-        record: InodeRecord,
+        record: &InodeRecord,
         write: &SoftWrite<'_>,
-        offset: u64,
+        offset: Option<u64>,
         before: Option<&Unlogged>,
     ) -> Result<Unlogged, KvError> {
         let inode = record.attributes.inode;
-        let is_inline = record.attributes.layout == Layout::Inline;
-        let content = is_inline.then(|| work.records().content(inode).map(Bytes::from));
         let earlier = before.and_then(|before| before.written.as_ref());
+        let content = match write.operation {
+            Operation::WriteInline { .. } => Some(work.records().content(inode)?.into()),
+            _ => earlier.and_then(|earlier| earlier.content.clone()),
+        };
         let mut allocations = earlier.map_or_else(BTreeMap::new, |old| old.allocations.clone());
         if let Operation::ReportWrite { allocated, .. } = write.operation {
             for (chunk, _) in allocated {
@@ -360,7 +402,7 @@ impl Namespace {
             mtime: of.mtime,
             ctime: of.ctime,
             newest_write: record.newest_write,
-            content: content.transpose()?,
+            content,
             allocations,
         };
         let mut unlogged = Unlogged {
@@ -414,7 +456,10 @@ impl Namespace {
             let lives = records.has_session(session)?;
             if lives && matches!(records.turn(session, slot, sequence)?, Turn::New) {
                 let attributes = record.attributes.clone();
-                let reply = Ok(Outcome::Written { offset, attributes });
+                let reply = Ok(match offset {
+                    Some(offset) => Outcome::Written { offset, attributes },
+                    None => Outcome::Attributes(attributes),
+                });
                 self.keep_reply(state, session, slot, sequence, &reply);
             }
         }
@@ -438,6 +483,8 @@ impl Work<'_> {
         let Some(record) = self.records().inode_here(inode)? else { return Ok(()) };
         if record.newest_write < self.time {
             self.carry_out_write(operation)?;
+            let time = self.time;
+            self.edit_inode(inode, |record| record.newest_write = time)?;
         }
         Ok(())
     }
@@ -449,6 +496,9 @@ impl Work<'_> {
             Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated, .. } => {
                 let (truncate_sequence, offset, end) = (*truncate_sequence, *offset, *end);
                 self.report_write(*inode, &Report { truncate_sequence, offset, end, allocated })
+            }
+            Operation::SetAttributes { inode, set } if set.size.is_none() => {
+                self.set_attributes(*inode, set)
             }
             _ => Err(FsError::Invalid.into()),
         }

@@ -572,10 +572,14 @@ impl Operation {
         }
     }
 
-    /// Whether it writes into a file and does nothing else: such a change may stay out of the log
-    /// for a moment.
-    pub fn is_write(&self) -> bool {
-        matches!(self, Operation::WriteInline { .. } | Operation::ReportWrite { .. })
+    /// Whether it may stay out of the log for a moment: it writes into a file, or sets attributes
+    /// other than the size. What the rules say of the state decides: see `ministry_namespace::soft`.
+    pub fn may_stay_unlogged(&self) -> bool {
+        match self {
+            Operation::WriteInline { .. } | Operation::ReportWrite { .. } => true,
+            Operation::SetAttributes { set, .. } => set.size.is_none(),
+            _ => false,
+        }
     }
 
     /// The object whose own record it changes or tells beyond its names: whatever is unlogged of

@@ -124,6 +124,8 @@ enum Step {
     Report { file: usize, offset: u64, length: u64 },
     Cut { file: usize, size: u64 },
     Mode { file: usize, mode: u32, other: bool },
+    Owner { file: usize, uid: Option<u32> },
+    Times { file: usize, time: Option<i64>, access: bool, other: bool },
     Rename { file: usize },
     Link { file: usize, serial: u16 },
     Settle { file: usize },
@@ -141,6 +143,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (file.clone(), 0u64..9_000).prop_map(|(file, size)| Step::Cut { file, size }),
         1 => (file.clone(), 0u32..0o10000, any::<bool>())
             .prop_map(|(file, mode, other)| Step::Mode { file, mode, other }),
+        1 => (file.clone(), prop::option::of(prop::sample::select(vec![0u32, 77])))
+            .prop_map(|(file, uid)| Step::Owner { file, uid }),
+        3 => (file.clone(), prop::option::of(0i64..100_000), any::<bool>(), any::<bool>())
+            .prop_map(|(file, time, access, other)| Step::Times { file, time, access, other }),
         1 => file.clone().prop_map(|file| Step::Rename { file }),
         1 => (file.clone(), any::<u16>()).prop_map(|(file, serial)| Step::Link { file, serial }),
         1 => file.prop_map(|file| Step::Settle { file }),
@@ -180,6 +186,16 @@ fn both(
             let set = SetAttributes { permissions: Some(*mode), ..Default::default() };
             Operation::SetAttributes { inode: files[*file], set }
         }
+        Step::Owner { file, uid } => {
+            let set = SetAttributes { uid: *uid, ..Default::default() };
+            Operation::SetAttributes { inode: files[*file], set }
+        }
+        Step::Times { file, time, access, .. } => {
+            let time = Some(time.map_or(SetTime::Now, |time| SetTime::At(Timestamp(time))));
+            let atime = time.filter(|_| *access);
+            let set = SetAttributes { atime, mtime: time, ..Default::default() };
+            Operation::SetAttributes { inode: files[*file], set }
+        }
         Step::Rename { file } => {
             let name = format!("f{file}").into_bytes();
             let (new_name, mode) = (name.clone(), RenameMode::NoReplace);
@@ -199,9 +215,11 @@ fn both(
             return None;
         }
     };
-    let writes_as_other = matches!(step, Step::Mode { other: true, .. });
-    let caller = if operation.is_write() && !writes_as_other { &other } else { &root };
-    let answered = if operation.is_write() {
+    let is_write = matches!(step, Step::Write { .. } | Step::Append { .. } | Step::Report { .. });
+    let sets_as_other =
+        matches!(step, Step::Mode { other: true, .. } | Step::Times { other: true, .. });
+    let caller = if is_write || sets_as_other { &other } else { &root };
+    let answered = if operation.may_stay_unlogged() {
         memory.write(soft, caller, &operation)
     } else {
         if let Some(inode) = operation.settles() {
@@ -326,6 +344,31 @@ fn settling_comes_before_the_command_in_the_same_entry() {
     assert!(matches!(reply, CommandReply::Change(Ok(Outcome::Attributes(of))) if of.size == 3));
     let content = Memory::default().ask(&world, &Query::Read { inode: file, access: false });
     assert!(matches!(content, Answer::Content { inline: Some(bytes), .. } if bytes == "abc"));
+}
+
+#[test]
+fn what_decides_over_rights_is_logged_and_what_only_names_it_is_not() {
+    let (mut world, mut memory) = (World::new(), Memory::default());
+    let file = world.file(ROOT, "f");
+    let is = attributes(&world, &memory, file);
+    let mut set = |set: SetAttributes| {
+        let operation = Operation::SetAttributes { inode: file, set };
+        memory.write(&mut world, &Caller::root(), &operation).unwrap();
+        std::mem::take(&mut memory.files).len()
+    };
+    let nothing = SetAttributes::default();
+    let same = SetAttributes {
+        permissions: Some(is.permissions),
+        uid: Some(is.uid),
+        gid: Some(is.gid),
+        ..nothing.clone()
+    };
+    assert_eq!(set(same), 1, "mode and owner as they are: ctime moves");
+    let time = Some(SetTime::At(Timestamp(7)));
+    assert_eq!(set(SetAttributes { atime: time, mtime: time, ..nothing.clone() }), 1);
+    assert_eq!(set(SetAttributes { permissions: Some(0o600), ..nothing.clone() }), 0);
+    assert_eq!(set(SetAttributes { uid: Some(5), ..nothing.clone() }), 0);
+    assert_eq!(set(SetAttributes { gid: Some(5), ..nothing }), 0);
 }
 
 #[test]
