@@ -4,8 +4,10 @@
 //! file's times (an archive that is unpacked sets those of each file, and owner and mode to what
 //! they are). So the minister carries such a change out over the state with the same rules as ever
 //! ([`Namespace::write_softly`]), but keeps the result in memory as an [`Unlogged`], one for each
-//! file. What moves anything but content, size and times goes through the log at once: who may do
-//! what is never a matter of memory. In what follows *write* means either. Whoever asks sees the state with it laid
+//! file. Rights are only ever given this way (an archive's files are made for their owner alone, and
+//! opened to others when they are whole): what takes rights away, or changes an owner, goes through
+//! the log at once, so that nobody has more rights for a minister's death. In what follows *write*
+//! means either. Whoever asks sees the state with it laid
 //! over ([`SoftView`]). Before `fsync`, before any other change of that file, and a moment later in
 //! any case it goes into the log ([`Command::Settle`]), where every member does what the minister
 //! showed.
@@ -76,6 +78,8 @@ pub struct WrittenState {
     pub allocated_bytes: u64,
     /// Of a chunked file: no byte that was reported ever lay at or behind this.
     pub data_end: u64,
+    /// The permission bits, where they were widened.
+    pub permissions: Option<u32>,
     /// Last change of the content.
     pub mtime: Timestamp,
     /// Last change.
@@ -114,11 +118,13 @@ pub enum Softly {
         /// Takes the place of what was unlogged of the file before.
         unlogged: Unlogged,
     },
-    /// It does more than may be done without the log: mode or owner change, set-id bits go, or a
-    /// capability; or it is no ordinary file.
+    /// It does more than may be done without the log: rights or an owner go, or a capability; or it
+    /// is no ordinary file.
     MustBeLogged,
 }
 
+/// Reading, writing and executing, for everybody.
+const ACCESS_BITS: u32 = 0o777;
 /// A time of access that is older is renewed by a read.
 const RELATIVE_ATIME_NANOSECONDS: i64 = 24 * 3600 * 1_000_000_000;
 
@@ -177,6 +183,7 @@ impl Unlogged {
             let of = &mut record.attributes;
             of.size = written.size;
             of.allocated_bytes = written.allocated_bytes;
+            of.permissions = written.permissions.unwrap_or(of.permissions);
             of.mtime = written.mtime;
             of.ctime = of.ctime.max(written.ctime);
             record.data_end = record.data_end.max(written.data_end);
@@ -196,10 +203,17 @@ impl Unlogged {
     }
 }
 
-/// What decides who may do what with a file. Access lists follow the mode.
-fn rights(record: &InodeRecord) -> (u32, u32, u32, bool, AclsKept) {
-    let of = &record.attributes;
-    (of.permissions, of.uid, of.gid, record.capability, record.acls)
+/// Whether a change leaves everybody every right over a file, and the file its owner. The rules for
+/// other objects ask for a file's owner (in a sticky directory) and never for its mode, so they need
+/// not know of a wider one. Where there are lists, the mode is not all there is to it.
+fn takes_no_right(was: &InodeRecord, is: &InodeRecord) -> bool {
+    let (old, new) = (&was.attributes, &is.attributes);
+    let same =
+        (old.uid, old.gid, was.capability, was.acls) == (new.uid, new.gid, is.capability, is.acls);
+    let widened = old.permissions & new.permissions == old.permissions
+        && (old.permissions ^ new.permissions) & !ACCESS_BITS == 0
+        && was.acls == AclsKept::default();
+    same && (old.permissions == new.permissions || widened)
 }
 
 /// What is unlogged of an inode.
@@ -361,11 +375,15 @@ impl Namespace {
         if record == old {
             return Ok(Softly::Answer(Ok(outcome)));
         }
-        if rights(&record) != rights(&old) {
+        if !takes_no_right(&old, &record) {
             return Ok(Softly::MustBeLogged);
         }
         record.newest_write = old.newest_write.advance(time);
         let mut unlogged = self.unlogged(&work, &record, write, offset, before)?;
+        let (was, is) = (old.attributes.permissions, record.attributes.permissions);
+        if let Some(written) = unlogged.written.as_mut().filter(|_| was != is) {
+            written.permissions = Some(is);
+        }
         if record.atime_until != old.atime_until {
             let (shown, since) = (record.attributes.atime, record.atime_until);
             unlogged.atime = Some(Access { shown, since });
@@ -398,6 +416,7 @@ impl Namespace {
         let written = WrittenState {
             size: of.size,
             allocated_bytes: of.allocated_bytes,
+            permissions: earlier.and_then(|earlier| earlier.permissions),
             data_end: record.data_end,
             mtime: of.mtime,
             ctime: of.ctime,

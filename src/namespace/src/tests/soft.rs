@@ -366,7 +366,10 @@ fn what_decides_over_rights_is_logged_and_what_only_names_it_is_not() {
     assert_eq!(set(same), 1, "mode and owner as they are: ctime moves");
     let time = Some(SetTime::At(Timestamp(7)));
     assert_eq!(set(SetAttributes { atime: time, mtime: time, ..nothing.clone() }), 1);
-    assert_eq!(set(SetAttributes { permissions: Some(0o600), ..nothing.clone() }), 0);
+    let mode = |mode| SetAttributes { permissions: Some(mode), ..SetAttributes::default() };
+    assert_eq!(set(mode(0o600)), 0, "rights are taken");
+    assert_eq!(set(mode(0o640)), 1, "and given");
+    assert_eq!(set(mode(0o4600)), 0, "a bit that lends rights");
     assert_eq!(set(SetAttributes { uid: Some(5), ..nothing.clone() }), 0);
     assert_eq!(set(SetAttributes { gid: Some(5), ..nothing }), 0);
 }
