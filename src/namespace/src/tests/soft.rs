@@ -126,7 +126,7 @@ enum Step {
     Mode { file: usize, mode: u32, other: bool },
     Owner { file: usize, uid: Option<u32> },
     Times { file: usize, time: Option<i64>, access: bool, other: bool },
-    Rename { file: usize },
+    Rename { file: usize, back: bool },
     Link { file: usize, serial: u16 },
     Settle { file: usize },
     SettleAll,
@@ -147,7 +147,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(file, uid)| Step::Owner { file, uid }),
         3 => (file.clone(), prop::option::of(0i64..100_000), any::<bool>(), any::<bool>())
             .prop_map(|(file, time, access, other)| Step::Times { file, time, access, other }),
-        1 => file.clone().prop_map(|file| Step::Rename { file }),
+        2 => (file.clone(), any::<bool>()).prop_map(|(file, back)| Step::Rename { file, back }),
         1 => (file.clone(), any::<u16>()).prop_map(|(file, serial)| Step::Link { file, serial }),
         1 => file.prop_map(|file| Step::Settle { file }),
         1 => Just(Step::SettleAll),
@@ -196,9 +196,14 @@ fn both(
             let set = SetAttributes { atime, mtime: time, ..Default::default() };
             Operation::SetAttributes { inode: files[*file], set }
         }
-        Step::Rename { file } => {
-            let name = format!("f{file}").into_bytes();
-            let (new_name, mode) = (name.clone(), RenameMode::NoReplace);
+        // There, or back: one of the two finds nothing. It settles nothing, and moves `ctime`.
+        Step::Rename { file, back } => {
+            let (mut name, mut new_name) =
+                (format!("f{file}").into_bytes(), format!("moved{file}").into_bytes());
+            if *back {
+                std::mem::swap(&mut name, &mut new_name);
+            }
+            let mode = RenameMode::NoReplace;
             Operation::Rename { parent: ROOT, name, new_parent: ROOT, new_name, mode }
         }
         Step::Link { file, serial } => {
