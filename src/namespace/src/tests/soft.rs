@@ -124,6 +124,7 @@ enum Step {
     Report { file: usize, offset: u64, length: u64 },
     Cut { file: usize, size: u64 },
     Mode { file: usize, mode: u32, other: bool },
+    Widen { file: usize, bits: u32 },
     Owner { file: usize, uid: Option<u32> },
     Times { file: usize, time: Option<i64>, access: bool, other: bool },
     Rename { file: usize, back: bool },
@@ -143,6 +144,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (file.clone(), 0u64..9_000).prop_map(|(file, size)| Step::Cut { file, size }),
         1 => (file.clone(), 0u32..0o10000, any::<bool>())
             .prop_map(|(file, mode, other)| Step::Mode { file, mode, other }),
+        2 => (file.clone(), 0u32..0o1000).prop_map(|(file, bits)| Step::Widen { file, bits }),
         1 => (file.clone(), prop::option::of(prop::sample::select(vec![0u32, 77])))
             .prop_map(|(file, uid)| Step::Owner { file, uid }),
         3 => (file.clone(), prop::option::of(0i64..100_000), any::<bool>(), any::<bool>())
@@ -184,6 +186,11 @@ fn both(
         }
         Step::Mode { file, mode, .. } => {
             let set = SetAttributes { permissions: Some(*mode), ..Default::default() };
+            Operation::SetAttributes { inode: files[*file], set }
+        }
+        Step::Widen { file, bits } => {
+            let is = attributes(soft, memory, files[*file]).permissions;
+            let set = SetAttributes { permissions: Some(is | bits), ..Default::default() };
             Operation::SetAttributes { inode: files[*file], set }
         }
         Step::Owner { file, uid } => {
@@ -274,11 +281,12 @@ proptest! {
     }
 }
 
-/// What a program wrote, without the times.
-fn content(world: &World, memory: &Memory, inode: InodeId) -> (u64, u64, Option<Bytes>) {
+/// A file, without its times.
+fn content(world: &World, memory: &Memory, inode: InodeId) -> (u64, u64, u32, Option<Bytes>) {
     match memory.ask(world, &Query::Read { inode, access: false }) {
         Answer::Content { attributes, inline } => {
-            (attributes.size, attributes.allocated_bytes, inline)
+            let Attributes { size, allocated_bytes, permissions, .. } = attributes;
+            (size, allocated_bytes, permissions, inline)
         }
         other => panic!("{other:?}"),
     }
@@ -418,6 +426,22 @@ fn a_time_of_access_set_by_hand_outlives_older_reads_that_are_settled_late() {
     world.time.0 += 10;
     let later = Unlogged::access(file, world.time);
     assert_eq!(settle(&mut world, later), world.time);
+}
+
+#[test]
+fn a_time_of_access_set_softly_outlives_older_reads_too() {
+    let (mut world, mut memory) = (World::new(), Memory::default());
+    let file = world.file(ROOT, "f");
+    world.time.0 += 10;
+    let read = Unlogged::access(file, world.time);
+    let set = SetAttributes { atime: Some(SetTime::At(Timestamp(7))), ..Default::default() };
+    let operation = Operation::SetAttributes { inode: file, set };
+    memory.write(&mut world, &Caller::root(), &operation).unwrap();
+    assert_eq!(attributes(&world, &memory, file).atime, Timestamp(7));
+    memory.settle(&mut world, |_| true);
+    let epoch = world.epoch;
+    world.must(&Command::Settle { epoch, unlogged: vec![read], then: None });
+    assert_eq!(attributes(&world, &memory, file).atime, Timestamp(7), "the read came first");
 }
 
 #[test]
