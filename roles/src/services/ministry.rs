@@ -54,8 +54,7 @@ impl MinistryService {
     }
 }
 
-/// Counts what is refused for want of room, here or further in.
-/// Counts refusals. The requests come in boxes: the future of a connection's request is moved
+/// Counts what is refused for want of room, here or further in. The requests come in boxes: the future of a connection's request is moved
 /// several times, and is as large as the largest of these.
 async fn counted<T>(request: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
     let result = request.await;
