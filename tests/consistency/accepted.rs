@@ -15,6 +15,12 @@ const LINK: &str = "EPERM or EACCES: the kernel's own rules on links (folders, p
 /// `chown(-1, -1)`, which takes set-id bits and so is the owner's to do.
 const NOTHING: &str = "a chown of nothing reaches the mount as what the kernel asks before a write, in \
                        whoever's name: that is answered, and changes nothing";
+/// `copy_file_range`, whose length the kernel cuts at the size before it asks.
+pub const SIZE_SEEN: &str = "a copy ends where this mount last saw the source end: the kernel asks nobody \
+                             before it cuts; the rest is copied once the size was looked at";
+/// `lseek(SEEK_CUR)` after an append.
+pub const POSITION: &str = "after an append the place of the handle counts from the end as this mount last \
+                            saw it: the kernel is not told where the bytes went";
 /// Where the holes are.
 const HOLES: &str = "a file system may know fewer holes than there are";
 
@@ -37,8 +43,11 @@ pub fn reason(call: &Call, expected: &Outcome, found: &Outcome) -> Option<&'stat
     {
         return Some(LINK);
     }
+    // Both folders are found before either is asked for a right.
+    let two_paths = matches!(call, Call::Rename { .. } | Call::Link { .. });
     let by_kind = [libc::ENOENT, libc::ENOTDIR, libc::EISDIR, libc::ENXIO, libc::EEXIST];
     let by_kind = by_kind.contains(found)
+        || two_paths && *found == libc::ELOOP
         || [libc::ENOTEMPTY, libc::EINVAL, libc::ENAMETOOLONG].contains(found);
     (*expected == libc::EACCES && by_kind).then_some(ORDER)
 }

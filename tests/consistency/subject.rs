@@ -106,11 +106,33 @@ impl Subject {
         Some(content)
     }
 
-    /// Puts the place of a handle to the beginning.
-    pub fn rewind(&self, slot: usize) {
-        if let Some(open) = &self.slots[slot] {
-            let _ = seek(&open.file, 0, Whence::Start);
+    /// Whether writes through a handle go to the end.
+    pub fn appends(&self, slot: usize) -> bool {
+        let open = self.slots[slot].as_ref();
+        open.is_some_and(|open| {
+            fs::fcntl_getfl(&open.file).is_ok_and(|flags| flags.contains(OFlags::APPEND))
+        })
+    }
+
+    /// The place of a handle.
+    pub fn place(&self, slot: usize) -> Option<u64> {
+        let open = self.slots[slot].as_ref()?;
+        match seek(&open.file, 0, Whence::Current) {
+            Ok(Value::Count(place)) => Some(place),
+            _ => None,
         }
+    }
+
+    /// Puts a handle to a place.
+    pub fn set_place(&self, slot: usize, place: u64) {
+        if let (Some(open), Ok(place)) = (&self.slots[slot], i64::try_from(place)) {
+            let _ = seek(&open.file, place, Whence::Start);
+        }
+    }
+
+    /// How many mounts there are.
+    pub fn mounts(&self) -> usize {
+        self.tops.len()
     }
 
     /// The attributes behind a handle.

@@ -7,7 +7,10 @@ use super::*;
 pub const SECTION: Section = Section {
     title: "Two mounts",
     intro: "After any call returned, every later call on any mount of the cluster sees its effect. \
-            A mapping that is already in place is the one exception.",
+            A mapping that is already in place is one exception. The other is the size, where the \
+            kernel asks nobody for it: by the size that this mount saw last it moves the place of \
+            a descriptor after an append, and cuts the length of `copy_file_range` (see \
+            limits-today.md; `two-31` says how to be sure).",
     cases: CASES,
 };
 
@@ -496,6 +499,24 @@ const CASES: &[Case] = &[
                 let found = s.far.get("f");
                 same("size", found.len(), 100);
                 holds("the byte before the end", [b'a', b'b'].contains(&found[10]));
+            }
+        },
+    ),
+    case(
+        "two-31",
+        "Once its attributes were asked for, `copy_file_range` copies all that the other mount has \
+         written to a file, and an append leaves the descriptor behind what it wrote.",
+        |s| {
+            for size in [100, 9000] {
+                s.root.put("f", "");
+                s.root.put("g", "");
+                let (from, to) = (s.root.both("f").ok(), s.root.both("g").ok());
+                s.far.put("f", vec![b'x'; size]);
+                s.root.fstat(&from).ok();
+                s.root.copy_file_range((&from, 0), (&to, 0), size).gives(size);
+                s.root.set_flags(&from, O_APPEND).ok();
+                s.root.write(&from, "yz").gives(2);
+                s.root.lseek(&from, 0, SEEK_CUR).gives(size as i64 + 2);
             }
         },
     ),
