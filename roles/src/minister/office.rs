@@ -83,7 +83,7 @@ impl Memory {
             reign,
             soft: Arc::default(),
             turns: Arc::default(),
-            reclaim: Reclaim::new(sessions),
+            reclaim: Reclaim::new(reign, sessions),
         })
     }
 }

@@ -8,7 +8,8 @@
 //! within the same moment, and what was not synced is lost, as on any machine.
 //!
 //! What must always hold: nothing is answered before the grace is over; a session that was not
-//! heard in it is served only after it was ([`Refusal::ReclaimFirst`]).
+//! heard in it is served only after it was; nothing is heard that was meant for another reign, since
+//! the client forgets what it has told the newest (both [`Refusal::ReclaimFirst`]).
 //!
 //! [`Refusal::ReclaimFirst`]: ministry_wire::minister::Refusal::ReclaimFirst
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use ministry_types::SessionId;
 use ministry_types::limits::RECLAIM_GRACE;
-use ministry_wire::minister::UnloggedWrite;
+use ministry_wire::minister::{Refusal, ReignId, UnloggedWrite};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -28,6 +29,7 @@ const GRACE_STEP: Duration = Duration::from_millis(100);
 /// What a new minister still has to hear. Of one reign.
 #[derive(Debug)]
 pub(super) struct Reclaim {
+    reign: ReignId,
     inner: Mutex<Inner>,
     heard_all: Notify,
     open: watch::Sender<bool>,
@@ -41,10 +43,11 @@ struct Inner {
 }
 
 impl Reclaim {
-    /// Waits for these sessions.
-    pub fn new(sessions: BTreeSet<SessionId>) -> Reclaim {
+    /// Waits for these sessions, at the beginning of `reign`.
+    pub fn new(reign: ReignId, sessions: BTreeSet<SessionId>) -> Reclaim {
         let inner = Inner { unheard: sessions, writes: Vec::new(), collecting: true };
         Reclaim {
+            reign,
             inner: Mutex::new(inner),
             heard_all: Notify::new(),
             open: watch::Sender::new(false),
@@ -57,25 +60,29 @@ impl Reclaim {
     }
 
     /// Takes down what a session tells. Gives it back when the grace is over: to be carried out at
-    /// once.
+    /// once. Refuses what is meant for another reign than this.
     pub fn hear(
         &self,
+        reign: ReignId,
         session: SessionId,
         writes: Vec<UnloggedWrite>,
         more: bool,
-    ) -> Vec<UnloggedWrite> {
+    ) -> Result<Vec<UnloggedWrite>, Refusal> {
+        if reign != self.reign {
+            return Err(Refusal::ReclaimFirst { reign: self.reign });
+        }
         let mut inner = self.inner.lock();
         if !more {
             inner.unheard.remove(&session);
         }
         if !inner.collecting {
-            return writes;
+            return Ok(writes);
         }
         inner.writes.extend(writes.into_iter().map(|write| (session, write)));
         if inner.unheard.is_empty() {
             self.heard_all.notify_one();
         }
-        Vec::new()
+        Ok(Vec::new())
     }
 
     /// The session has ended: nothing more will come of it.
@@ -122,10 +129,12 @@ impl Reclaim {
 mod tests {
     use super::*;
     use ministry_types::operations::Operation;
-    use ministry_types::{Caller, InodeId, Timestamp};
+    use ministry_types::{Caller, Epoch, InodeId, Timestamp};
 
     const ONE: SessionId = SessionId([1; 16]);
     const TWO: SessionId = SessionId([2; 16]);
+    const EARLIER: ReignId = ReignId { epoch: Epoch(1), incarnation: 1 };
+    const REIGN: ReignId = ReignId { epoch: Epoch(1), incarnation: 2 };
 
     fn write(time: i64) -> UnloggedWrite {
         UnloggedWrite {
@@ -137,14 +146,31 @@ mod tests {
         }
     }
 
+    /// How much of what is told has to be carried out at once.
+    fn hears(reclaim: &Reclaim, from: SessionId, told: Vec<UnloggedWrite>, more: bool) -> usize {
+        reclaim.hear(REIGN, from, told, more).expect("it is meant for this reign").len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_meant_for_another_reign_is_refused_and_counts_for_nothing() {
+        let reclaim = Reclaim::new(REIGN, [ONE].into());
+        let refused = Refusal::ReclaimFirst { reign: REIGN };
+        let told = reclaim.hear(EARLIER, ONE, vec![write(1)], false);
+        assert_eq!(told.unwrap_err(), refused);
+        assert!(!reclaim.was_heard(ONE), "it has to tell this reign");
+        assert!(reclaim.collect(|| true).await.is_empty());
+        let told = reclaim.hear(EARLIER, ONE, vec![write(1)], false);
+        assert_eq!(told.unwrap_err(), refused, "also when the grace is over");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn writes_of_all_sessions_come_in_the_order_of_their_times() {
-        let reclaim = Reclaim::new([ONE, TWO].into());
+        let reclaim = Reclaim::new(REIGN, [ONE, TWO].into());
         let unanswered = UnloggedWrite { time: None, ..write(7) };
-        assert!(reclaim.hear(ONE, vec![write(1), write(4), unanswered], false).is_empty());
-        assert!(reclaim.hear(TWO, vec![write(2)], true).is_empty());
+        assert!(hears(&reclaim, ONE, vec![write(1), write(4), unanswered], false) == 0);
+        assert!(hears(&reclaim, TWO, vec![write(2)], true) == 0);
         assert!(!reclaim.was_heard(TWO));
-        assert!(reclaim.hear(TWO, vec![write(3)], false).is_empty());
+        assert!(hears(&reclaim, TWO, vec![write(3)], false) == 0);
         let told = reclaim.collect(|| true).await;
         let times: Vec<_> = told.iter().map(|(_, of)| of.time.map(|time| time.0)).collect();
         assert_eq!(times, [Some(1), Some(2), Some(3), Some(4), None]);
@@ -152,27 +178,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_session_is_waited_for_no_longer_than_the_grace() {
-        let reclaim = Reclaim::new([ONE, TWO].into());
-        reclaim.hear(ONE, vec![write(1)], false);
+        let reclaim = Reclaim::new(REIGN, [ONE, TWO].into());
+        hears(&reclaim, ONE, vec![write(1)], false);
         let begun = tokio::time::Instant::now();
         assert_eq!(reclaim.collect(|| true).await.len(), 1);
         assert_eq!(begun.elapsed(), RECLAIM_GRACE);
         assert!(!reclaim.was_heard(TWO));
-        assert_eq!(reclaim.hear(TWO, vec![write(2)], false).len(), 1, "carried out at once");
+        assert_eq!(hears(&reclaim, TWO, vec![write(2)], false), 1, "carried out at once");
         assert!(reclaim.was_heard(TWO));
     }
 
     #[tokio::test(start_paused = true)]
     async fn time_in_which_nobody_reaches_the_minister_does_not_count() {
-        let reclaim = Reclaim::new([ONE].into());
+        let reclaim = Reclaim::new(REIGN, [ONE].into());
         let begun = tokio::time::Instant::now();
         let cut_off = RECLAIM_GRACE * 3;
         let told = reclaim.collect(|| begun.elapsed() > cut_off);
         let tell = async {
             tokio::time::sleep(cut_off + RECLAIM_GRACE / 2).await;
-            reclaim.hear(ONE, vec![write(1)], false)
+            hears(&reclaim, ONE, vec![write(1)], false)
         };
         let (told, late) = tokio::join!(told, tell);
-        assert_eq!((told.len(), late.len()), (1, 0));
+        assert_eq!((told.len(), late), (1, 0));
     }
 }

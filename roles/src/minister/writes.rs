@@ -234,10 +234,7 @@ impl Office {
     pub async fn reclaim(&self, request: ReclaimRequest, client: ClientId) -> Result<(), Refusal> {
         let ReclaimRequest { session, reign, writes, more, .. } = request;
         let (epoch, memory) = self.known_session(session, client)?;
-        if reign != memory.reign {
-            return Err(Refusal::ReclaimFirst { reign: memory.reign });
-        }
-        let late = memory.reclaim.hear(session, writes, more);
+        let late = memory.reclaim.hear(reign, session, writes, more)?;
         let files: BTreeSet<InodeId> =
             late.iter().map(|write| write.operation.routing_inode()).collect();
         for write in late {
