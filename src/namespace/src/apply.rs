@@ -227,6 +227,7 @@ impl Work<'_> {
             cuts_confirmed: 0,
             newest_write: Timestamp(0),
             atime_until: Timestamp(0),
+            xattr_bytes: 0,
         });
         Ok(())
     }

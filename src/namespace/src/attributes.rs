@@ -115,7 +115,7 @@ impl Work<'_> {
             self.acl_follows_mode(record)?;
         }
         if loses_capability {
-            self.drop_capability(record.attributes.inode)?;
+            self.drop_capability(record)?;
         }
         Ok(())
     }

@@ -86,6 +86,7 @@ impl Work<'_> {
             cuts_confirmed: 0,
             newest_write: Timestamp(0),
             atime_until: Timestamp(0),
+            xattr_bytes: 0,
         };
         self.keep_acl(&mut record, AclKind::Access, access);
         self.keep_acl(&mut record, AclKind::Default, default);

@@ -295,7 +295,7 @@ impl Work<'_> {
     /// Times and bits after a write; writes the record.
     fn after_write(&mut self, record: &mut InodeRecord) -> Ruled<()> {
         if permissions::strip_after_write(self.caller, record) {
-            self.drop_capability(record.attributes.inode)?;
+            self.drop_capability(record)?;
         }
         record.touch_content(self.time);
         self.write_inode(record);

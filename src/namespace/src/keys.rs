@@ -23,7 +23,6 @@ const INODE: u8 = 0x10;
 const CONTENT: u8 = 0x11;
 const DENTRY: u8 = 0x12;
 const BACKLINK: u8 = 0x13;
-const XATTRS: u8 = 0x14;
 const ALLOCATION: u8 = 0x15;
 const ORPHAN: u8 = 0x16;
 const PURGE: u8 = 0x17;
@@ -32,11 +31,15 @@ const GIVEN: u8 = 0x19;
 const ADOPTED: u8 = 0x1a;
 const ACL_ACCESS: u8 = 0x20;
 const ACL_DEFAULT: u8 = 0x21;
+const XATTR: u8 = 0x22;
 const LOCKS: u8 = 0x30;
 const LOCKED: u8 = 0x31;
 const LOCK_COUNT: u8 = 0x32;
 const LOCK_WAIT: u8 = 0x33;
 const LOCK_TOTAL: u8 = 0x34;
+
+/// Bytes of a key that name its keyspace; its tag follows.
+const KEYSPACE_BYTES: usize = 8;
 
 /// Bits of a cookie that number the names of one hash.
 const ORDINAL_BITS: u32 = 8;
@@ -81,7 +84,7 @@ pub(crate) struct Keys {
 impl Keys {
     fn key(self, tag: u8, parts: &[&[u8]]) -> Vec<u8> {
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
-        let mut key = Vec::with_capacity(9 + length);
+        let mut key = Vec::with_capacity(KEYSPACE_BYTES + 1 + length);
         key.extend_from_slice(&self.keyspace.to_be_bytes());
         key.push(tag);
         for part in parts {
@@ -199,8 +202,20 @@ impl Keys {
         (from, self.backlink(inode, InodeId(u64::MAX), u64::MAX))
     }
 
-    pub(crate) fn xattrs(self, inode: InodeId) -> Vec<u8> {
-        self.numbered(XATTRS, inode.0)
+    /// An extended attribute of an object.
+    pub(crate) fn xattr(self, inode: InodeId, name: &[u8]) -> Vec<u8> {
+        self.key(XATTR, &[&inode.0.to_be_bytes(), name])
+    }
+
+    /// All extended attributes of an object, in order of their names.
+    pub(crate) fn xattrs(self, inode: InodeId) -> (Vec<u8>, Vec<u8>) {
+        // The largest number is never given out, so that each has a successor.
+        (self.xattr(inode, &[]), self.xattr(InodeId(inode.0.saturating_add(1)), &[]))
+    }
+
+    /// The name in the key of an extended attribute.
+    pub(crate) fn xattr_name(key: &[u8]) -> Option<&[u8]> {
+        key.get(KEYSPACE_BYTES + 1 + 8..)
     }
 
     pub(crate) fn acl(self, inode: InodeId, kind: AclKind) -> Vec<u8> {
@@ -340,7 +355,11 @@ mod tests {
                 keys.subject(&keys.allocation(inode_id, cookie)),
                 Some(Subject::Allocation(inode_id, cookie))
             );
-            prop_assert_eq!(keys.subject(&keys.xattrs(inode_id)), None);
+            let xattr = keys.xattr(inode_id, b"user.name");
+            prop_assert_eq!(keys.subject(&xattr), None);
+            prop_assert_eq!(Keys::xattr_name(&xattr), Some(b"user.name".as_slice()));
+            let (from, to) = keys.xattrs(inode_id);
+            prop_assert!(inode == u64::MAX || (from..to).contains(&xattr));
             let backlink = keys.backlink(InodeId(inode), InodeId(parent), cookie);
             prop_assert_eq!(keys.subject(&backlink), None);
             prop_assert_eq!(number_before_last(&backlink), Some(parent));

@@ -63,7 +63,7 @@ impl Work<'_> {
         assert!(record.is_orphan(), "only what has no name is removed");
         self.state.delete(self.keys.inode(inode));
         self.state.delete(self.keys.content(inode));
-        self.state.delete(self.keys.xattrs(inode));
+        self.take_xattrs(&record)?;
         self.forget_acls(&record);
         self.remove_locks(inode)?;
         self.count_objects(-1)?;

@@ -8,7 +8,6 @@
 
 use std::ops::ControlFlow;
 
-use bytes::Bytes;
 use ministry_types::kv::{KvError, KvRead};
 use ministry_types::operations::{ChangeResult, Name};
 use ministry_types::{
@@ -103,6 +102,8 @@ pub(crate) struct InodeRecord {
     pub(crate) newest_write: Timestamp,
     /// When `atime` last got its value, by a read or by hand: a read before that is no news.
     pub(crate) atime_until: Timestamp,
+    /// Bytes of the names and values of its extended attributes, access control lists aside.
+    pub(crate) xattr_bytes: u32,
 }
 
 impl InodeRecord {
@@ -154,12 +155,6 @@ pub(crate) struct DentryRecord {
     pub(crate) name: Name,
     pub(crate) inode: InodeId,
     pub(crate) kind: FileKind,
-}
-
-/// Extended attributes, in order of their names.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct XattrsRecord {
-    pub(crate) values: std::collections::BTreeMap<Vec<u8>, Bytes>,
 }
 
 /// An object without a name that may still be open somewhere.
@@ -356,11 +351,6 @@ impl Records<'_> {
     /// Inline bytes, or the target of a symbolic link.
     pub(crate) fn content(&self, inode: InodeId) -> Result<Vec<u8>, KvError> {
         Ok(self.state.get(&self.keys.content(inode))?.unwrap_or_default())
-    }
-
-    /// Extended attributes.
-    pub(crate) fn xattrs(&self, inode: InodeId) -> Result<XattrsRecord, KvError> {
-        Ok(self.read(&self.keys.xattrs(inode))?.unwrap_or_default())
     }
 }
 

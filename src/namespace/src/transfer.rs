@@ -10,6 +10,7 @@
 //! [`Command::GiveAway`]: crate::Command::GiveAway
 //! [`Command::Adopt`]: crate::Command::Adopt
 
+use bytes::Bytes;
 use ministry_types::operations::Name;
 use ministry_types::{FsError, InodeId, MinistryId};
 use serde::{Deserialize, Serialize};
@@ -17,16 +18,14 @@ use serde::{Deserialize, Serialize};
 use crate::acl::Acl;
 use crate::acl_attributes::AclKind;
 use crate::command::{decode, encode};
-use crate::records::{
-    AdoptedRecord, DirectoryRecord, GivenRecord, InodeRecord, Ruled, Work, XattrsRecord,
-};
+use crate::records::{AdoptedRecord, DirectoryRecord, GivenRecord, InodeRecord, Ruled, Work};
 use crate::remove::check_empty;
 
 /// What goes from one ministry to the other.
 #[derive(Debug, Serialize, Deserialize)]
 struct TransferRecord {
     inode: InodeRecord,
-    xattrs: XattrsRecord,
+    xattrs: Vec<(Vec<u8>, Bytes)>,
     access: Option<Acl>,
     default: Option<Acl>,
     name: Name,
@@ -63,11 +62,10 @@ impl Work<'_> {
             ministry_root: true,
             ..DirectoryRecord::new(directory.parent, directory.cookie)
         });
-        let xattrs = self.records().xattrs(inode)?;
         let access = self.records().acl(&record, AclKind::Access)?;
         let default = self.records().acl(&record, AclKind::Default)?;
         self.state.delete(self.keys.inode(inode));
-        self.state.delete(self.keys.xattrs(inode));
+        let xattrs = self.take_xattrs(&record)?;
         self.forget_acls(&record);
         let record = encode(&TransferRecord { inode: record, xattrs, access, default, name });
         self.count_objects(-1)?;
@@ -89,7 +87,9 @@ impl Work<'_> {
         self.keep_acl(&mut transfer.inode, AclKind::Default, transfer.default);
         self.write_inode(&transfer.inode);
         self.count_objects(1)?;
-        self.put_xattrs(inode, &transfer.xattrs);
+        for (name, value) in &transfer.xattrs {
+            self.write(self.keys.xattr(inode, name), value);
+        }
         self.write(self.keys.adopted(inode), &AdoptedRecord { generation, name: transfer.name });
         Ok(())
     }

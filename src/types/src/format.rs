@@ -10,7 +10,7 @@ pub const DATA_FOLDER_FORMAT: u32 = 1;
 /// Format of one record of the log.
 pub const LOG_RECORD_FORMAT: u8 = 1;
 /// Format of the ministries' state.
-pub const NAMESPACE_FORMAT: u8 = 4;
+pub const NAMESPACE_FORMAT: u8 = 5;
 /// Format of the cluster log's commands and state.
 pub const GOVERNMENT_FORMAT: u8 = 1;
 /// Format of a snapshot.

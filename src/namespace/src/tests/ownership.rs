@@ -224,6 +224,36 @@ fn attributes_have_limits() {
     assert!(world.root(set("user.b", XATTRS_BYTES_MAX - largest - 12)).is_ok());
     let long = format!("user.{}", "x".repeat(251));
     assert_eq!(world.root(set(&long, 0)), Err(Range));
+    // Room comes back with what is replaced and what is removed, and with nothing else.
+    assert_eq!(world.root(set("user.c", 0)), Err(NoSpace));
+    assert!(world.root(set("user.a", largest - 6)).is_ok());
+    assert!(world.root(set("user.c", 0)).is_ok());
+    assert_eq!(world.root(set("user.d", 0)), Err(NoSpace));
+    world.root(Operation::RemoveXattr { inode, name: b"user.a".to_vec() }).unwrap();
+    assert!(world.root(set("user.d", largest)).is_err());
+    assert!(world.root(set("user.d", largest - 12)).is_ok());
+    match world.query(&Caller::root(), &Query::ListXattrs { inode }) {
+        Ok(Answer::Names(names)) => {
+            assert_eq!(names, ["user.b", "user.c", "user.d"].map(Vec::from))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_change_of_one_attribute_writes_none_of_the_others() {
+    let mut world = World::new();
+    let inode = world.file(ROOT, "f");
+    for number in 0..100 {
+        world.root(set_xattr(inode, &format!("user.{number}"), b"v", XattrMode::Create)).unwrap();
+    }
+    let before = world.dump();
+    world.root(set_xattr(inode, "user.7", b"w", XattrMode::Replace)).unwrap();
+    let after = world.dump();
+    let changed = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+    assert_eq!(before.len(), after.len());
+    // The attribute, its object, the slot of the change and the place in the log.
+    assert!(changed <= 4, "{changed} records");
 }
 
 #[test]

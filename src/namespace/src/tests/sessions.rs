@@ -161,10 +161,11 @@ fn what_is_made_and_removed_leaves_no_record() {
     let before = everything(&mut world);
     let inode = world.file(ROOT, "f");
     world.root(Operation::Link { inode, parent: ROOT, name: b"g".to_vec() }).unwrap();
-    let name = b"user.x".to_vec();
-    let value = bytes::Bytes::from_static(b"v");
-    let mode = ministry_types::operations::XattrMode::Either;
-    world.root(Operation::SetXattr { inode, name, value, mode }).unwrap();
+    for name in ["user.x", "user.y", "security.capability"] {
+        let value = bytes::Bytes::from_static(b"v");
+        let mode = ministry_types::operations::XattrMode::Either;
+        world.root(Operation::SetXattr { inode, name: name.into(), value, mode }).unwrap();
+    }
     let extend = Operation::Extend { inode, size: 3 << 30 };
     world.root(extend).unwrap();
     let truncate_sequence = world.stat(inode).layout.truncate_sequence();

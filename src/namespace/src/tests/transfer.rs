@@ -1,7 +1,7 @@
 //! A directory becomes a ministry of its own.
 
 use ministry_types::FsError::{self, *};
-use ministry_types::operations::{Answer, Operation, Query, RenameMode};
+use ministry_types::operations::{Answer, Operation, Query, RenameMode, XattrMode};
 use ministry_types::{Caller, FileKind, InodeId, MinistryId};
 
 use super::world::{ROOT, SESSION, World, create};
@@ -27,12 +27,21 @@ fn rename(from: (InodeId, &str), to: (InodeId, &str)) -> Operation {
     }
 }
 
+fn set_xattr(inode: InodeId, name: &str) -> Operation {
+    let (value, mode) = (name.as_bytes().to_vec().into(), XattrMode::Create);
+    Operation::SetXattr { inode, name: name.as_bytes().to_vec(), value, mode }
+}
+
 /// The giver, the heir, and the directory that went over.
 fn handed_over() -> (World, World, InodeId) {
     let mut world = World::new();
     let directory = world.directory(ROOT, "d");
     world.mode(directory, 0o1777);
+    for name in ["user.a", "user.b"] {
+        world.root(set_xattr(directory, name)).unwrap();
+    }
     let record = give(&mut world, directory, HEIR).unwrap();
+    assert_eq!(world.dump().iter().filter(|(key, _)| key.ends_with(b"user.a")).count(), 0);
     let mut heir = World::bare(HEIR);
     let epoch = heir.epoch;
     heir.must(&Command::Adopt { epoch, record: record.clone(), generation: 5 });
@@ -110,6 +119,9 @@ fn the_heir_goes_on_with_the_directory_as_it_was() {
     let (world, mut heir, directory) = handed_over();
     assert!(heir.rules.exists(&heir.kv, directory).unwrap());
     assert_eq!(heir.stat(directory).permissions, 0o1777);
+    let query = Query::GetXattr { inode: directory, name: b"user.b".to_vec() };
+    assert_eq!(heir.query(&Caller::root(), &query), Ok(Answer::Value("user.b".into())));
+    assert_eq!(heir.root(set_xattr(directory, "user.a")), Err(Exists));
     let parent = heir.query(&Caller::root(), &Query::Parent { inode: directory });
     assert_eq!(parent, Ok(Answer::Parent { parent: ROOT, name: b"d".to_vec() }));
     let file = heir.file(directory, "f");
