@@ -49,7 +49,11 @@ pub fn reason(call: &Call, expected: &Outcome, found: &Outcome) -> Option<&'stat
     let by_kind = by_kind.contains(found)
         || two_paths && *found == libc::ELOOP
         || [libc::ENOTEMPTY, libc::EINVAL, libc::ENAMETOOLONG].contains(found);
-    (*expected == libc::EACCES && by_kind).then_some(ORDER)
+    // The sticky bit is a matter of rights too, with an error of its own.
+    let takes_a_name =
+        matches!(call, Call::Rename { .. } | Call::Unlink { .. } | Call::Rmdir { .. });
+    let by_right = *expected == libc::EACCES || takes_a_name && *expected == libc::EPERM;
+    (by_right && by_kind).then_some(ORDER)
 }
 
 /// Why the mount may answer this to `lseek`, given all that is in the file. It may know fewer
