@@ -1,14 +1,19 @@
 //! Carrying a request out: a task of its own, a deadline, an answer in every case, and measures.
 //!
-//! [`crate::filesystem`] takes requests apart and hands them here.
+//! [`crate::filesystem`] takes requests apart and hands them here. The thread that has read a
+//! request begins it at once: what need not wait (a `flush` without locks, a `release`) is answered
+//! without waking another thread, and what asks a minister is on its way before the task begins.
 //!
-//! What must always hold: every request is answered, once. A task that panics or is dropped drops
+//! What must always hold: every request is answered, once. One that panics or is dropped drops
 //! its reply, which answers `EIO`; one that takes too long is ended with `ETIMEDOUT`, but for the
 //! wait for a lock, which ends with the lock or by a signal.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use fuser::{
@@ -107,7 +112,8 @@ impl MinistryFilesystem {
         self.adapter.view.inode(number)
     }
 
-    /// Carries a request out in a task of its own, under the deadline, and answers it.
+    /// Carries a request out, in a task of its own once it has to wait, under the deadline, and
+    /// answers it.
     pub(crate) fn serve<R, T, F>(
         &self,
         operation: &'static str,
@@ -119,12 +125,9 @@ impl MinistryFilesystem {
         T: Send + 'static,
         F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
-        let adapter = Arc::clone(&self.adapter);
-        self.runtime.spawn(async move {
-            let under_way = UnderWay::begin(operation);
-            // In a box: what is spawned is moved, and its work may be large.
-            let result = timeout(REQUEST_TIMEOUT, Box::pin(work(adapter))).await;
-            match result.unwrap_or(Err(Failure::Fs(FsError::TimedOut))) {
+        let under_way = UnderWay::begin(operation);
+        let finish = move |result: Result<T, Failure>| {
+            match result {
                 Ok(value) => answer(reply, value),
                 Err(failure) => {
                     failure.log(operation);
@@ -132,7 +135,33 @@ impl MinistryFilesystem {
                 }
             }
             drop(under_way);
-        });
+        };
+        // In a box: what is spawned is moved, and its work may be large.
+        let mut work = Box::pin(work(Arc::clone(&self.adapter)));
+        match self.begin(work.as_mut()) {
+            Poll::Ready(result) => {
+                drop(work);
+                finish(result);
+            }
+            Poll::Pending => {
+                self.runtime.spawn(async move {
+                    let result = timeout(REQUEST_TIMEOUT, work).await;
+                    finish(result.unwrap_or(Err(Failure::Fs(FsError::TimedOut))));
+                });
+            }
+        }
+    }
+
+    /// Carries `work` as far as it comes without waiting. Whoever goes on with it polls it again, and
+    /// is woken from then on. A panic ends the request, as it would in a task, and not the mount.
+    fn begin<T>(
+        &self,
+        work: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+    ) -> Poll<Result<T, Failure>> {
+        let _timers_and_tasks = self.runtime.enter();
+        let mut nobody = Context::from_waker(Waker::noop());
+        let begun = catch_unwind(AssertUnwindSafe(|| work.poll(&mut nobody)));
+        begun.unwrap_or(Poll::Ready(Err(Failure::Fs(FsError::Damaged))))
     }
 
     /// As [`MinistryFilesystem::serve`], for what answers a name with its object.
