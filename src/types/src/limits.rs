@@ -34,7 +34,7 @@ pub const XATTR_NAME_BYTES_MAX: usize = 255;
 ///
 /// When met: `E2BIG`.
 pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
-/// Bytes of all names and values of one inode's extended attributes: they are one record.
+/// Bytes of all names and values of one inode's extended attributes: its record keeps the total.
 ///
 /// When met: `ENOSPC`.
 pub const XATTRS_BYTES_MAX: usize = 131_072;
