@@ -1,10 +1,8 @@
 //! Writing files, changing their size, and making them durable.
 //!
 //! A small file lives in its inode: a write to it is one message to the minister, which has it in
-//! memory when it answers and in its log a moment later ([`crate::unlogged`]). A file that grows past
-//! the limit is *moved out* once: its content is written and synced to its chunks, then the minister
-//! is told. Of an empty file there is no content: its first bytes go to the chunks while the
-//! minister is told. From then on a write goes to the storage nodes, and
+//! memory when it answers and in its log a moment later ([`crate::unlogged`]). A file that grows past the limit is *moved out* once: its content is written and synced
+//! to its chunks, then the minister is told. From then on a write goes to the storage nodes, and
 //! when every in-sync replica has it, the minister is told of size and time ([`Operation::ReportWrite`]);
 //! only then it returns, so that whoever looks afterwards sees it.
 //!
@@ -21,12 +19,8 @@
 
 use bytes::Bytes;
 use ministry_types::limits::{CHUNK_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX};
-use ministry_types::operations::{
-    Operation, Outcome, SetAttributes, WriteAt, move_out_mark, moved_out_mark,
-};
-use ministry_types::{
-    Attributes, Caller, ChunkNumber, FileKind, FsError, InodeId, Layout, TruncateMark,
-};
+use ministry_types::operations::{Operation, Outcome, SetAttributes, WriteAt, move_out_mark};
+use ministry_types::{Attributes, Caller, FileKind, FsError, InodeId, Layout};
 use ministry_wire::minister::AppendTurn;
 use tokio::time::Instant;
 
@@ -185,11 +179,7 @@ impl Core {
         let &Write { inode, caller, deadline, .. } = write;
         let end = write.offset.unwrap_or(known.size).saturating_add(write.data.len() as u64);
         if end > INLINE_BYTES_MAX as u64 {
-            let is_first = known.size == 0 && write.offset == Some(0);
-            return match moved_out_mark(known.ctime, 0) {
-                Some(mark) if is_first => self.write_first(write, known, mark).await,
-                _ => Ok(Step::Again(self.move_out(caller, inode, deadline).await?)),
-            };
+            return Ok(Step::Again(self.move_out(caller, inode, deadline).await?));
         }
         let at = match write.offset {
             None => WriteAt::End,
@@ -204,43 +194,6 @@ impl Core {
             }
             Outcome::NotInline { attributes } => Ok(Step::Again(self.learned(attributes))),
             other => Err(unexpected("write_inline", &other)),
-        }
-    }
-
-    /// The first bytes of a file that is empty and too small a place for them: they go to its chunks
-    /// while the minister moves it out, under the `mark` that its layout then begins with.
-    async fn write_first(
-        &self,
-        write: &Write<'_>,
-        known: &Attributes,
-        mark: TruncateMark,
-    ) -> Result<Step, FsError> {
-        let &Write { inode, caller, deadline, .. } = write;
-        let truncates = vec![mark];
-        let place = Place { inode, chunk_bytes: CHUNK_BYTES, truncates, deadline };
-        let move_out = Operation::MoveOut {
-            inode,
-            mtime: known.mtime,
-            ctime: known.ctime,
-            chunk_bytes: CHUNK_BYTES,
-            allocated_bytes: 0,
-        };
-        let (moved, allocated) = futures::join!(
-            self.change(caller, move_out),
-            self.data.write(&place, 0, write.data.clone())
-        );
-        match moved? {
-            Outcome::Attributes(attributes) => {
-                let attributes = self.learned(attributes);
-                match allocated {
-                    Ok(allocated) => self.report_write(write, 0, mark.sequence, allocated, 0).await,
-                    // Once more: what is wrong shows then.
-                    Err(_) => Ok(Step::Again(attributes)),
-                }
-            }
-            // It was not as it was known: it has other bytes, or another time.
-            Outcome::Conflict { .. } | Outcome::NotInline { .. } => Ok(Step::Conflict),
-            other => Err(unexpected("move_out", &other)),
         }
     }
 
@@ -323,9 +276,7 @@ impl Core {
         let offset = write.offset.unwrap_or(attributes.size);
         let length = write.data.len() as u64;
         let end = offset.checked_add(length).filter(|end| *end <= FILE_BYTES_MAX);
-        if end.is_none() {
-            return Err(FsError::FileTooLarge);
-        }
+        let end = end.ok_or(FsError::FileTooLarge)?;
         if offset > attributes.size {
             let extend = Operation::Extend { inode, size: offset };
             return match self.change(caller, extend).await {
@@ -337,7 +288,7 @@ impl Core {
                 Err(error) => Err(error),
             };
         }
-        let sequence = attributes.layout.truncate_sequence();
+        let truncate_sequence = attributes.layout.truncate_sequence();
         let Layout::Chunked { chunk_bytes, truncates } = attributes.layout else {
             unreachable!("only chunked files are written in chunks");
         };
@@ -346,23 +297,9 @@ impl Core {
             Ok(allocated) => allocated,
             Err(failure) => return as_fs_error(failure).map_or(Ok(Step::Conflict), Err),
         };
-        self.report_write(write, offset, sequence, allocated, turn).await
-    }
-
-    /// Tells the minister of bytes that every in-sync replica has, from `offset`, written under the
-    /// mark of this sequence; `turn` as for [`Core::write_chunked`].
-    async fn report_write(
-        &self,
-        write: &Write<'_>,
-        offset: u64,
-        truncate_sequence: u64,
-        allocated: Vec<(ChunkNumber, u64)>,
-        turn: u64,
-    ) -> Result<Step, FsError> {
-        let (inode, end) = (write.inode, offset + write.data.len() as u64);
         let report =
             Operation::ReportWrite { inode, truncate_sequence, offset, end, allocated, turn };
-        match self.change(write.caller, report).await? {
+        match self.change(caller, report).await? {
             Outcome::Written { attributes, .. } => Ok(Step::Written(self.learned(attributes))),
             Outcome::Conflict { attributes } => Ok(Step::Again(self.learned(attributes))),
             other => Err(unexpected("report_write", &other)),

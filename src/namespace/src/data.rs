@@ -14,7 +14,7 @@ use ministry_types::kv::KvError;
 use ministry_types::limits::{
     BLOCK_BYTES, CHUNK_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX, TRUNCATE_MARKS_MAX,
 };
-use ministry_types::operations::{Outcome, WriteAt, moved_out_mark};
+use ministry_types::operations::{Outcome, WriteAt, move_out_mark};
 use ministry_types::{ChunkNumber, FsError, InodeId, Layout, SpaceChange, Timestamp, TruncateMark};
 
 use crate::attributes::check_has_bytes;
@@ -81,8 +81,8 @@ impl Work<'_> {
         }
         // Nothing to move. A move that was begun and given up may have left bytes in chunks, under
         // the mark of a time not later than this: the first mark cuts them all.
-        let mark = moved_out_mark(record.attributes.ctime, 0).ok_or(FsError::Overloaded)?;
-        self.lay_out(record, CHUNK_BYTES, mark);
+        let sequence = next_sequence(move_out_mark(record.attributes.ctime).sequence)?;
+        self.lay_out(record, CHUNK_BYTES, TruncateMark { sequence, size: 0 });
         record.attributes.size = size;
         record.attributes.allocated_bytes = 0;
         record.data_end = size;
@@ -123,8 +123,7 @@ impl Work<'_> {
         if truncates.len() >= TRUNCATE_MARKS_MAX {
             return Err(FsError::Overloaded.into());
         }
-        let sequence = newest.checked_add(1).ok_or(FsError::Overloaded)?;
-        truncates.push(TruncateMark { sequence, size });
+        truncates.push(TruncateMark { sequence: next_sequence(newest)?, size });
         self.state.put(self.keys.truncated(record.attributes.inode), Vec::new());
         Ok(())
     }
@@ -318,9 +317,9 @@ impl Work<'_> {
             return Err(FsError::Invalid.into());
         }
         let size = of.size;
-        let mark = moved_out_mark(of.ctime, size).ok_or(FsError::Overloaded)?;
+        let sequence = next_sequence(move_out_mark(of.ctime).sequence)?;
         let allocated = moved.allocated_bytes.min(size.next_multiple_of(BLOCK_BYTES as u64));
-        self.lay_out(&mut record, moved.chunk_bytes, mark);
+        self.lay_out(&mut record, moved.chunk_bytes, TruncateMark { sequence, size });
         self.state.delete(self.keys.content(inode));
         if allocated > 0 {
             self.write(self.keys.allocation(inode, 0), &allocated);
@@ -397,4 +396,9 @@ impl Work<'_> {
         self.after_write(&mut record)?;
         Ok(Outcome::Attributes(record.attributes))
     }
+}
+
+/// The number of the next cut.
+fn next_sequence(sequence: u64) -> Result<u64, FsError> {
+    sequence.checked_add(1).ok_or(FsError::Overloaded)
 }

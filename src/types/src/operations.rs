@@ -253,10 +253,6 @@ pub enum Operation {
     /// with the mark of the next sequence at the file's size. So what a slower client still sends
     /// of its own move is refused by storage as soon as anybody uses the new layout, and an older
     /// content never lies over a newer one.
-    ///
-    /// Of an empty file there is nothing to write before. Its first bytes may be written under the
-    /// new layout's mark, [`moved_out_mark`]`(ctime, 0)`, before this was answered: on a conflict the
-    /// next layout begins with a later mark, which cuts them off.
     MoveOut {
         /// The file.
         inode: InodeId,
@@ -328,13 +324,6 @@ pub enum Operation {
 /// storage cuts what an earlier move left there, and refuses what comes late from one.
 pub fn move_out_mark(ctime: Timestamp) -> TruncateMark {
     TruncateMark { sequence: u64::try_from(ctime.0).unwrap_or(0), size: 0 }
-}
-
-/// The mark with which the layout of a file begins that had `size` bytes when it left its inode: the
-/// one after [`move_out_mark`]. `None`: there is no number after that.
-pub fn moved_out_mark(ctime: Timestamp, size: u64) -> Option<TruncateMark> {
-    let sequence = move_out_mark(ctime).sequence.checked_add(1)?;
-    Some(TruncateMark { sequence, size })
 }
 
 /// The answer to an [`Operation`]: kept in replicated state for retries, so small.

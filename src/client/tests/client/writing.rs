@@ -154,62 +154,6 @@ async fn a_slow_move_is_refused_also_before_anybody_has_used_the_new_layout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_bytes_of_a_large_file_go_while_the_minister_is_told() {
-    let cluster = Cluster::start();
-    let (client, path) = cluster.client().await;
-    let file = open(&client, OpenFlags::READ_WRITE).await;
-    path.shut();
-    let writing = {
-        let (client, file) = (client.clone(), file.clone());
-        let data = Bytes::from(vec![1; LARGE]);
-        tokio::spawn(async move { client.write(&file, 0, data).await })
-    };
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    assert_eq!(cluster.applied("move_out"), 1, "before storage has the bytes");
-    assert_eq!(size(&client, &file).await, 0);
-    path.let_through(1);
-    assert_eq!(writing.await.unwrap(), Ok(LARGE as u64), "one write to storage is enough");
-    assert_eq!(client.read(&file, 0, 2 * LARGE).await.unwrap()[..], [1; LARGE]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn first_bytes_that_met_another_content_are_never_seen_behind_that() {
-    let cluster = Cluster::start();
-    let (slow, path) = cluster.client().await;
-    let (fast, _) = cluster.client().await;
-    let of_slow = open(&slow, OpenFlags::READ_WRITE).await;
-    let of_fast = open(&fast, OpenFlags::READ_WRITE).await;
-    write(&fast, &of_fast, 0, b"NEW".as_slice()).await;
-    path.shut();
-    path.let_through(1);
-    let writing = {
-        let (slow, of_slow) = (slow.clone(), of_slow.clone());
-        let data = Bytes::from(vec![1; LARGE]);
-        tokio::spawn(async move { slow.write(&of_slow, 0, data).await })
-    };
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    assert_eq!(cluster.storage().bytes(of_fast.inode()), [1; LARGE]);
-    writing.abort();
-    assert_eq!(fast.read(&of_fast, 0, LARGE).await.unwrap(), "NEW");
-    write(&fast, &of_fast, LARGE as u64, b"x".as_slice()).await;
-    let bytes = fast.read(&of_fast, 0, 2 * LARGE).await.unwrap();
-    assert_eq!(bytes[..], [b"NEW".to_vec(), vec![0; LARGE - 3], b"x".to_vec()].concat());
-}
-
-#[tokio::test(start_paused = true)]
-async fn first_bytes_that_met_another_content_are_written_over_it_in_the_end() {
-    let cluster = Cluster::start();
-    let (slow, _) = cluster.client().await;
-    let (fast, _) = cluster.client().await;
-    let of_slow = open(&slow, OpenFlags::READ_WRITE).await;
-    let of_fast = open(&fast, OpenFlags::READ_WRITE).await;
-    write(&fast, &of_fast, 0, vec![2; 2 * LARGE]).await;
-    write(&slow, &of_slow, 0, vec![1; LARGE]).await;
-    let bytes = fast.read(&of_fast, 0, 4 * LARGE).await.unwrap();
-    assert_eq!(bytes[..], [vec![1; LARGE], vec![2; LARGE]].concat());
-}
-
-#[tokio::test(start_paused = true)]
 async fn appends_find_their_place_whatever_offset_they_carry() {
     let cluster = Cluster::start();
     let append = OpenFlags { append: true, ..OpenFlags::READ_WRITE };
