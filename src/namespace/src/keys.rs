@@ -23,6 +23,7 @@ const INODE: u8 = 0x10;
 const CONTENT: u8 = 0x11;
 const DENTRY: u8 = 0x12;
 const BACKLINK: u8 = 0x13;
+// 0x14 held all extended attributes of an object, up to format 4.
 const ALLOCATION: u8 = 0x15;
 const ORPHAN: u8 = 0x16;
 const PURGE: u8 = 0x17;
