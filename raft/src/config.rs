@@ -57,13 +57,16 @@ impl Default for Timings {
 pub struct Compaction {
     /// After so many entries the state is flushed.
     pub entries: u64,
+    /// And after so many commands, of which an entry may have many: a node that starts applies
+    /// again what was not flushed.
+    pub commands: u64,
     /// So many flushed entries stay in the log, for members that are a little behind.
     pub keep: u64,
 }
 
 impl Default for Compaction {
     fn default() -> Compaction {
-        Compaction { entries: 10_000, keep: 5_000 }
+        Compaction { entries: 10_000, commands: 50_000, keep: 5_000 }
     }
 }
 

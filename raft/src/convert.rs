@@ -8,7 +8,7 @@ use openraft::vote::RaftVote as _;
 use openraft::{EmptyNode, EntryPayload};
 
 use crate::type_config::{
-    Command, Entry, LeaderId, LogId, Peer, RaftMembership, RaftStoredMembership, Vote,
+    Commands, Entry, LeaderId, LogId, Peer, RaftMembership, RaftStoredMembership, Vote,
 };
 
 /// A membership that came from outside is not one a group can have.
@@ -80,7 +80,7 @@ pub(crate) fn raft_stored_membership(
 pub(crate) fn entry(from: &Entry) -> mirror::Entry {
     let body = match &from.payload {
         EntryPayload::Blank => mirror::Body::Blank,
-        EntryPayload::Normal(command) => mirror::Body::Command(command.0.clone()),
+        EntryPayload::Normal(commands) => mirror::Body::Commands(commands.0.clone()),
         EntryPayload::Membership(change) => mirror::Body::Membership(membership(change)),
     };
     mirror::Entry { position: position(&from.log_id), body }
@@ -89,7 +89,7 @@ pub(crate) fn entry(from: &Entry) -> mirror::Entry {
 pub(crate) fn raft_entry(from: mirror::Entry) -> Result<Entry, BadMembership> {
     let payload = match from.body {
         mirror::Body::Blank => EntryPayload::Blank,
-        mirror::Body::Command(bytes) => EntryPayload::Normal(Command(bytes)),
+        mirror::Body::Commands(commands) => EntryPayload::Normal(Commands(commands)),
         mirror::Body::Membership(change) => EntryPayload::Membership(raft_membership(&change)?),
     };
     Ok(Entry { log_id: log_id(&from.position), payload })

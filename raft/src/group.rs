@@ -16,7 +16,7 @@ use openraft::async_runtime::{Instant as _, WatchReceiver};
 use openraft::errors::{
     ClientWriteError, InitializeError, LinearizableReadError, RaftError as Error,
 };
-use openraft::raft::{ClientWriteResult, VoteRequest};
+use openraft::raft::VoteRequest;
 use openraft::{EmptyNode, LinearizerOption};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -25,9 +25,9 @@ use crate::config::Settings;
 use crate::convert;
 use crate::errors::{ProposeError, RaftError, ReadError};
 use crate::monitor::LastPosition;
-use crate::proposer::Proposal;
+use crate::proposer::{Answer, Proposal, Waiting};
 use crate::status::{GroupStatus, status};
-use crate::type_config::{Command, Peer, Raft, Respond, TypeConfig};
+use crate::type_config::{Peer, Raft, TypeConfig};
 
 /// A command's share of the memory for commands under way is counted in these bytes.
 pub(crate) const ROOM_UNIT_BYTES: usize = 1024;
@@ -35,7 +35,7 @@ pub(crate) const ROOM_UNIT_BYTES: usize = 1024;
 /// A command that was applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proposed {
-    /// Its place in the log.
+    /// The place of its entry in the log, which it may share with others.
     pub position: LogPosition,
     /// What the state machine answered.
     pub reply: Bytes,
@@ -120,7 +120,7 @@ impl Group {
     ///
     /// The command is queued by the call itself: commands lie in the log in the order of the
     /// calls, in whatever order the futures are polled, and also if they are dropped. Commands of
-    /// many callers share appends and syncs. Whether a command was carried out is told by the
+    /// many callers share entries (those of a ministry), appends and syncs. Whether a command was carried out is told by the
     /// error, see [`ProposeError`].
     pub fn propose(
         &self,
@@ -133,9 +133,7 @@ impl Group {
             let Ok(result) = queued?.await else { return Err(shared.lost()) };
             metrics::histogram!("ministry_raft_commit_seconds").record(started.elapsed());
             match result {
-                Ok(done) => {
-                    Ok(Proposed { position: convert::position(&done.log_id), reply: done.data.0 })
-                }
+                Ok(done) => Ok(done),
                 Err(ClientWriteError::ForwardToLeader(hint)) => {
                     Err(ProposeError::NotLeader { leader: hint.leader_id.map(|peer| peer.0) })
                 }
@@ -148,19 +146,15 @@ impl Group {
         }
     }
 
-    fn queue(
-        &self,
-        command: Bytes,
-    ) -> Result<oneshot::Receiver<ClientWriteResult<TypeConfig>>, ProposeError> {
+    fn queue(&self, command: Bytes) -> Result<oneshot::Receiver<Answer>, ProposeError> {
         if command.len() > limits::COMMAND_BYTES_MAX {
             return Err(ProposeError::TooLarge(command.len()));
         }
         let units = 1 + command.len() / ROOM_UNIT_BYTES;
         let room = Arc::clone(&self.shared.room).try_acquire_many_owned(units as u32);
-        let room = Some(room.map_err(|_| ProposeError::Busy)?);
+        let room = room.map_err(|_| ProposeError::Busy)?;
         let (result, receiver) = oneshot::channel();
-        let proposal =
-            Proposal { command: Command(command), respond: Respond { result, room, ended: None } };
+        let proposal = Proposal { command, waiting: Waiting { result, room } };
         self.shared.proposals.try_send(proposal).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeError::Busy,
             mpsc::error::TrySendError::Closed(_) => self.shared.lost(),

@@ -262,6 +262,7 @@ impl Inner {
             },
             transfers: Arc::clone(&self.transfers),
         };
+        let unflushed = machine.unflushed();
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
         let seed = mix(&[settings.seed, short_number(self.node), group.0, start]);
         let raft = Raft::new(Peer(self.node), config, callers, log, machine);
@@ -280,8 +281,9 @@ impl Inner {
         };
         let (publish, changes) = watch::channel::<GroupStatus>(first);
         let mut tasks = vec![
-            tokio::spawn(proposer::run(raft.clone(), queue)),
+            tokio::spawn(proposer::run(raft.clone(), kind, queue)),
             tokio::spawn(monitor::run(group, raft.clone(), last(), publish, self.fatal.clone())),
+            tokio::spawn(monitor::flush_in_time(raft.clone(), unflushed, settings.compaction)),
         ];
         if kind == GroupKind::Elected {
             let raft = raft.clone();

@@ -4,6 +4,7 @@
 //! node that was just started grants no vote before the lease it may have granted before has run
 //! out: openraft does not remember leases over a restart.
 
+use bytes::Bytes;
 use ministry_types::{NodeId, format::SNAPSHOT_FORMAT, limits};
 use ministry_wire::raft::{
     AppendOutcome, Applied, Body, Entry, RaftRefusal, RaftReply, RaftRequest, Vote,
@@ -86,6 +87,12 @@ fn check_leader(from: NodeId, vote: &Vote) -> Result<(), RaftRefusal> {
     Ok(())
 }
 
+/// Whether so many commands, of so many bytes, may lie in one entry.
+fn is_bounded(commands: &[Bytes]) -> bool {
+    commands.len() <= limits::ENTRY_COMMANDS_MAX
+        && commands.iter().map(Bytes::len).sum::<usize>() <= limits::COMMAND_BYTES_MAX
+}
+
 fn append_request(
     from: NodeId,
     vote: Vote,
@@ -101,7 +108,7 @@ fn append_request(
         if entry.position.index.0 != index || before.is_some_and(|b| b >= entry.position) {
             return Err(not_allowed(format!("entry {} out of place", entry.position)));
         }
-        if matches!(&entry.body, Body::Command(bytes) if bytes.len() > limits::COMMAND_BYTES_MAX) {
+        if matches!(&entry.body, Body::Commands(commands) if !is_bounded(commands)) {
             return Err(not_allowed(format!("entry {} too large", entry.position)));
         }
         before = Some(entry.position);

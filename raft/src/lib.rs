@@ -68,5 +68,5 @@ pub mod suite {
     pub use crate::log_store::RocksGroupLog;
     pub use crate::log_store_memory::MemoryGroupLog;
     pub use crate::machine::Machine;
-    pub use crate::type_config::{Command, TypeConfig};
+    pub use crate::type_config::{Commands, TypeConfig};
 }

@@ -74,7 +74,9 @@ fn open<T: DeserializeOwned>(record: &[u8]) -> Result<T, LogError> {
 pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
     let entry = convert::entry(entry);
     let room = match &entry.body {
-        mirror::Body::Command(command) => command.len() + 64,
+        mirror::Body::Commands(commands) => {
+            64 + commands.iter().map(|command| command.len() + 4).sum::<usize>()
+        }
         mirror::Body::Blank | mirror::Body::Membership(_) => 256,
     };
     seal(&entry, room)
@@ -104,12 +106,12 @@ pub(crate) fn decode_position(record: &[u8]) -> Result<LogId, LogError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::type_config::{Command, LeaderId, Peer};
+    use crate::type_config::{Commands, LeaderId, Peer};
 
     fn sample() -> Entry {
         Entry {
             log_id: LogId { leader_id: LeaderId { term: 4, node_id: Peer::from(9) }, index: 300 },
-            payload: openraft::EntryPayload::Normal(Command(bytes::Bytes::from_static(b"data"))),
+            payload: openraft::EntryPayload::Normal(Commands(vec!["one".into(), "another".into()])),
         }
     }
 

@@ -46,7 +46,7 @@ pub(crate) struct Plan {
 
 pub(crate) fn entry_bytes(entry: &Entry) -> usize {
     match &entry.payload {
-        EntryPayload::Normal(command) => command.0.len() + 128,
+        EntryPayload::Normal(commands) => commands.bytes() + 32 * commands.0.len() + 96,
         EntryPayload::Blank | EntryPayload::Membership(_) => 256,
     }
 }
@@ -186,14 +186,14 @@ pub(crate) fn is_contiguous(entries: &[Entry], start: u64, end: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::type_config::{Command, LeaderId, Peer};
+    use crate::type_config::{Commands, LeaderId, Peer};
 
     fn id(term: u64, index: u64) -> LogId {
         LogId { leader_id: LeaderId { term, node_id: Peer::from(1) }, index }
     }
 
     fn entries(term: u64, range: std::ops::Range<u64>, bytes: usize) -> Vec<Entry> {
-        let payload = |_| EntryPayload::Normal(Command(vec![0; bytes].into()));
+        let payload = |_| EntryPayload::Normal(Commands(vec![vec![0; bytes].into()]));
         range.map(|index| Entry { log_id: id(term, index), payload: payload(index) }).collect()
     }
 

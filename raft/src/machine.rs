@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -22,12 +23,12 @@ use crate::fatal::Fatal;
 use crate::log_tail::entry_bytes;
 use crate::spool::{FinishedSpool, SnapshotSpool};
 use crate::state_machine::{Blocks, Committed, Snapshot, StateMachine};
-use crate::type_config::{LogId, RaftStoredMembership, Reply, TypeConfig};
+use crate::type_config::{LogId, RaftStoredMembership, Replies, TypeConfig};
 
-/// Entries applied in one batch.
-const BATCH_ENTRIES_MAX: usize = 512;
-/// Entries that are applied without handing them to another thread: tens of microseconds each.
-const AT_ONCE_ENTRIES_MAX: usize = 16;
+/// Commands after which no further entry is taken into the same batch.
+const BATCH_COMMANDS: usize = 512;
+/// Commands that are applied without handing them to another thread: tens of microseconds each.
+const AT_ONCE_COMMANDS_MAX: usize = 16;
 /// Bytes of entries applied in one batch.
 const BATCH_BYTES_MAX: usize = 2 << 20;
 
@@ -47,6 +48,8 @@ pub struct Machine {
     spool: Arc<dyn SnapshotSpool>,
     blocking_threads: bool,
     fatal: Fatal,
+    /// Commands applied since the state was flushed, or since somebody was told of so many.
+    unflushed: Arc<AtomicU64>,
 }
 
 type RaftSnapshot = SnapshotOf<TypeConfig, SnapshotData>;
@@ -75,7 +78,13 @@ impl Machine {
         blocking_threads: bool,
         fatal: Fatal,
     ) -> Machine {
-        Machine { group, machine, spool, blocking_threads, fatal }
+        let unflushed = Arc::default();
+        Machine { group, machine, spool, blocking_threads, fatal, unflushed }
+    }
+
+    /// Counts the commands that were applied and not flushed; whoever sees to a flush sets it to 0.
+    pub(crate) fn unflushed(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.unflushed)
     }
 
     /// Does an interrupted install again, then makes durable what is there: what openraft finds
@@ -146,9 +155,10 @@ impl Machine {
         batch: Vec<Committed>,
         responders: Vec<Option<ApplyResponder<TypeConfig>>>,
     ) -> io::Result<()> {
-        let wanted = batch.len();
-        // A few entries are done sooner than handed to another thread.
-        let at_once = if self.blocking_threads && wanted <= AT_ONCE_ENTRIES_MAX {
+        let counts: Vec<usize> = batch.iter().map(|entry| entry.body.command_count()).collect();
+        let wanted = counts.iter().sum();
+        // A few commands are done sooner than handed to another thread.
+        let at_once = if self.blocking_threads && wanted <= AT_ONCE_COMMANDS_MAX {
             self.on_this_thread(|machine| machine.apply_at_once(&batch))?
         } else {
             None
@@ -158,12 +168,16 @@ impl Machine {
             None => self.run(move |machine| machine.apply(batch)).await?,
         };
         if replies.len() != wanted {
-            let reason = format!("{} replies to {wanted} entries", replies.len());
+            let reason = format!("{} replies to {wanted} commands", replies.len());
             return self.on_this_thread(|_| Err(state_error(reason)));
         }
-        for (responder, reply) in responders.into_iter().zip(replies) {
-            if let Some(responder) = responder {
-                responder.send(Reply(reply));
+        self.unflushed.fetch_add(wanted as u64, Ordering::Relaxed);
+        let mut replies = replies.into_iter();
+        for (responder, count) in responders.into_iter().zip(counts) {
+            let replies = replies.by_ref().take(count);
+            match responder {
+                Some(responder) => responder.send(Replies(replies.collect())),
+                None => replies.for_each(drop),
             }
         }
         Ok(())
@@ -179,6 +193,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
+        self.machine.unflushed.store(0, Ordering::Relaxed);
         let snapshot = self.machine.snapshot(true).await?;
         Ok(snapshot.unwrap_or_else(|| RaftSnapshot {
             meta: SnapshotMetaOf::<TypeConfig>::default(),
@@ -202,15 +217,17 @@ impl RaftStateMachine<TypeConfig> for Machine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
     {
-        let (mut batch, mut responders, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut batch, mut responders) = (Vec::new(), Vec::new());
+        let (mut commands, mut bytes) = (0, 0);
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             bytes += entry_bytes(&entry);
             let entry = convert::entry(&entry);
+            commands += entry.body.command_count();
             batch.push(Committed { position: entry.position, body: entry.body });
             responders.push(responder);
-            if batch.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
-                bytes = 0;
+            if commands.max(batch.len()) >= BATCH_COMMANDS || bytes >= BATCH_BYTES_MAX {
+                (commands, bytes) = (0, 0);
                 self.apply_batch(std::mem::take(&mut batch), std::mem::take(&mut responders))
                     .await?;
             }

@@ -1,10 +1,15 @@
-//! Watches one group: publishes its status, keeps its gauges, notices its end.
+//! Watches one group: publishes its status, keeps its gauges, has its state flushed in time, notices
+//! its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ministry_types::{GroupId, LogPosition};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal as RaftFatal;
 use tokio::sync::watch;
 
+use crate::config::Compaction;
 use crate::fatal::Fatal;
 use crate::status::{GroupStatus, status};
 use crate::type_config::Raft;
@@ -47,6 +52,21 @@ pub(crate) async fn run(
             }
         }
         if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Has the state flushed whenever so many commands were applied since the last time. openraft counts
+/// entries, whatever is in them.
+pub(crate) async fn flush_in_time(raft: Raft, unflushed: Arc<AtomicU64>, compaction: Compaction) {
+    let mut changes = raft.metrics();
+    while changes.changed().await.is_ok() {
+        if unflushed.load(Ordering::Relaxed) < compaction.commands {
+            continue;
+        }
+        unflushed.store(0, Ordering::Relaxed);
+        if raft.trigger().snapshot().await.is_err() {
             return;
         }
     }

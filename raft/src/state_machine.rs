@@ -44,8 +44,8 @@ pub trait StateMachine: Send + Sync + 'static {
     fn applied(&self) -> Result<Applied, StateError>;
 
     /// Applies entries in order, stores the last position and membership in the same batch, and
-    /// answers one reply an entry, in order. [`Body::Blank`] and [`Body::Membership`] change
-    /// nothing but [`Applied`]; their replies are not looked at.
+    /// answers one reply a command, in order. [`Body::Blank`] and [`Body::Membership`] change
+    /// nothing but [`Applied`] and have no reply.
     fn apply(&self, batch: Vec<Committed>) -> Result<Vec<Bytes>, StateError>;
 
     /// As [`StateMachine::apply`], but on a thread that must not wait. `None`: it would have to

@@ -1,6 +1,7 @@
 //! The types that openraft works with here.
 //!
-//! Commands and replies are bytes: what they mean is the state machine's business. Randomness
+//! Commands and replies are bytes: what they mean is the state machine's business. An entry carries
+//! one command or many ([`crate::proposer`]). Randomness
 //! (election time-outs) comes from a seed, in production and in simulation alike, so that both
 //! run the same code: see [`crate::Settings::seed`].
 
@@ -13,7 +14,6 @@ use openraft::{EmptyNode, EntryPayload, OptionalSend, RaftTypeConfig, impls};
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// A node as openraft knows it. A type of its own, because openraft's storage suite makes nodes
 /// of numbers, which a real [`NodeId`] must not allow.
@@ -40,47 +40,45 @@ impl From<u64> for Peer {
     }
 }
 
-/// A command, as bytes.
+/// The commands of one entry, as bytes, in the order in which they were proposed.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Command(pub Bytes);
+pub struct Commands(pub Vec<Bytes>);
 
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
+impl Commands {
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
     }
 }
 
-impl fmt::Debug for Command {
+impl fmt::Display for Commands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} commands, {} bytes", self.0.len(), self.bytes())
+    }
+}
+
+impl fmt::Debug for Commands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// A reply, as bytes.
+/// The replies to the commands of one entry, as bytes, in the order of the commands.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Reply(pub Bytes);
+pub struct Replies(pub Vec<Bytes>);
 
-impl fmt::Debug for Reply {
+impl fmt::Debug for Replies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
+        write!(f, "{} replies", self.0.len())
     }
 }
 
-/// Sends a result to whoever waits for it; nobody waiting any more is no event worth a word.
-pub struct Respond<T> {
-    /// Where to.
-    pub result: oneshot::Sender<T>,
-    /// The command's share of the memory for commands under way, given back at the end.
-    pub room: Option<OwnedSemaphorePermit>,
-    /// Dropped at the end too: whoever holds the other side sees it.
-    pub ended: Option<oneshot::Sender<()>>,
-}
+/// What is to be done with the result of an entry. Dropped with all it holds when there is none.
+pub struct Respond<T>(pub Box<dyn FnOnce(T) + Send>);
 
 impl<T: Send + 'static> Responder<TypeConfig, T> for Respond<T> {
     fn on_complete(self, result: T) {
-        drop(self.room);
-        let _ = self.result.send(result);
-        drop(self.ended);
+        (self.0)(result);
     }
 }
 
@@ -89,14 +87,14 @@ impl<T: Send + 'static> Responder<TypeConfig, T> for Respond<T> {
 pub struct TypeConfig;
 
 impl RaftTypeConfig for TypeConfig {
-    type D = Command;
-    type R = Reply;
+    type D = Commands;
+    type R = Replies;
     type NodeId = Peer;
     type Node = EmptyNode;
     type Term = u64;
     type LeaderId = impls::leader_id_adv::LeaderId<u64, Peer>;
     type Vote = impls::Vote<Self::LeaderId>;
-    type Payload = EntryPayload<Command, Peer, EmptyNode>;
+    type Payload = EntryPayload<Commands, Peer, EmptyNode>;
     type Entry = openraft::Entry<Self::LeaderId, Self::Payload>;
     type AsyncRuntime = DeterministicRng<TokioRuntime>;
     type Responder<T>

@@ -167,7 +167,10 @@ impl Cluster {
 }
 
 fn small_log() -> Settings {
-    Settings { compaction: Compaction { entries: 50, keep: 20 }, ..Settings::simulation(1) }
+    Settings {
+        compaction: Compaction { entries: 50, keep: 20, ..Compaction::default() },
+        ..Settings::simulation(1)
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,10 +267,60 @@ async fn commands_lie_in_the_log_in_the_order_of_the_calls() {
     for (n, future) in futures.into_iter().enumerate().rev() {
         let done = future.await.unwrap();
         assert_eq!(done.reply, (n + 1).to_string());
-        assert!(last.is_none_or(|last| last > done.position));
+        assert!(last.is_none_or(|last| last >= done.position));
         last = Some(done.position);
     }
     cluster.all_have(&[1, 2, 3], 2000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_that_wait_together_share_an_entry_in_a_ministry_and_in_no_cluster_log() {
+    for (kind, most) in [(GroupKind::Appointed, 300), (GroupKind::Elected, 1)] {
+        let mut cluster = Cluster::start(kind, &[1, 2, 3]).await;
+        cluster.group(1).initialize(ids(&[1, 2, 3])).await.unwrap();
+        if kind == GroupKind::Appointed {
+            cluster.appoint(1).await;
+        }
+        let leader = cluster.leader(&[1, 2, 3]).await;
+        let group = cluster.group(leader);
+        let futures: Vec<_> = (0..1000).map(|n| group.propose(command(n))).collect();
+        let mut entries = BTreeMap::<LogPosition, usize>::new();
+        for (n, future) in futures.into_iter().enumerate() {
+            let done = future.await.unwrap();
+            assert_eq!(done.reply, n.to_string(), "each is told its own");
+            *entries.entry(done.position).or_default() += 1;
+        }
+        let shared = entries.values().max().unwrap();
+        assert!((most / 2..=most).contains(shared), "{kind:?}: {entries:?}");
+        cluster.kill(leader).await;
+        cluster.restart(leader).await;
+        if kind == GroupKind::Appointed {
+            cluster.appoint(leader).await;
+        }
+        cluster.all_have(&[1, 2, 3], 1000).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_is_flushed_after_so_many_commands_however_few_their_entries() {
+    let compaction = Compaction { entries: 1_000_000, commands: 500, keep: 20 };
+    let settings = Settings { compaction, ..Settings::simulation(1) };
+    let mut cluster = Cluster::appointed(settings, &[1, 2, 3]).await;
+    cluster.propose(1, 0..1).await;
+    for _ in 0..3 {
+        let group = cluster.group(1);
+        let futures: Vec<_> = (0..400).map(|_| group.propose(Bytes::new())).collect();
+        for future in futures {
+            future.await.unwrap();
+        }
+    }
+    sleep(SOON).await;
+    for number in [1, 2, 3] {
+        assert!(cluster.group(number).status().last_log.index.0 < 100, "the entries are few");
+        cluster.kill(number).await;
+        let kept = cluster.nodes[&number].list.len();
+        assert!(kept >= 700, "{number} has flushed {kept} of 1201");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -371,7 +424,7 @@ async fn everything_acknowledged_survives_the_crash_of_all() {
 #[tokio::test(start_paused = true)]
 async fn the_log_is_purged_only_below_what_is_flushed() {
     let settings = Settings {
-        compaction: Compaction { entries: 1_000_000, keep: 20 },
+        compaction: Compaction { entries: 1_000_000, keep: 20, ..Compaction::default() },
         ..Settings::simulation(1)
     };
     let mut cluster = Cluster::appointed(settings, &[1, 2, 3]).await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::List;
-use ministry_raft::suite::{Command, Machine, MemoryGroupLog, RocksGroupLog, TypeConfig};
+use ministry_raft::suite::{Commands, Machine, MemoryGroupLog, RocksGroupLog, TypeConfig};
 use ministry_raft::{Fatal, LogError, MemoryLog, MemorySpool, RocksLog};
 use ministry_types::GroupId;
 use openraft::alias::{EntryOf, LogIdOf, VoteOf};
@@ -67,8 +67,8 @@ fn log_id(term: u64, index: u64) -> LogIdOf<TypeConfig> {
 
 fn entries(term: u64, range: std::ops::Range<u64>, bytes: usize) -> Vec<EntryOf<TypeConfig>> {
     let entry = |index| {
-        let command = Command(vec![index as u8; bytes].into());
-        openraft::Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(command) }
+        let commands = Commands(vec![vec![index as u8; bytes].into()]);
+        openraft::Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(commands) }
     };
     range.map(entry).collect()
 }

@@ -30,6 +30,9 @@ class Interrupted(Exception):
 def alarm(number, frame):
     raise Interrupted()
 
+# Ignored in what a shell runs in the background, and so in all that is started from there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def flock64(mode, first, length):
     return struct.pack("hhqqi0q", MODES[mode], os.SEEK_SET, int(first), int(length), 0)
 

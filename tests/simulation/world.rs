@@ -37,7 +37,7 @@ pub const NODES: usize = 5;
 /// 2026, so that times look like times.
 const EPOCH_SECONDS: i64 = 1_770_000_000;
 /// A small log, so that it is shortened and snapshots travel within a short run.
-const COMPACTION: Compaction = Compaction { entries: 300, keep: 150 };
+const COMPACTION: Compaction = Compaction { entries: 300, commands: 500, keep: 150 };
 
 /// The wall clock of a host: wrong by a constant.
 struct HostClock {

@@ -59,10 +59,14 @@ impl StateMachine for List {
         for Committed { position, body } in batch {
             assert!(state.applied.position < Some(position), "applied twice or out of order");
             state.applied.position = Some(position);
-            replies.push(Bytes::from(state.commands.len().to_string()));
             match body {
                 Body::Blank => {}
-                Body::Command(command) => state.commands.push(command),
+                Body::Commands(commands) => {
+                    for command in commands {
+                        replies.push(Bytes::from(state.commands.len().to_string()));
+                        state.commands.push(command);
+                    }
+                }
                 Body::Membership(membership) => {
                     state.applied.membership =
                         StoredMembership { position: Some(position), membership };

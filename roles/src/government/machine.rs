@@ -157,25 +157,26 @@ impl StateMachine for GovernmentMachine {
         let mut events = self.events.lock().clone();
         let mut replies = Vec::with_capacity(batch.len());
         for committed in batch {
-            let mut reply = Bytes::new();
             match committed.body {
                 Body::Blank => {}
                 Body::Membership(membership) => {
                     applied.membership.position = Some(committed.position);
                     applied.membership.membership = membership;
                 }
-                Body::Command(bytes) => {
-                    let proposal = Proposal::decode(&bytes)?;
-                    let (answer, event) = state.apply(committed.position.index, &proposal);
-                    if let Some(event) = event {
-                        events.push_back(event.index);
-                        writes.put(event_key(event.index), encode(&event));
+                // One an entry: orders are named by their positions.
+                Body::Commands(commands) => {
+                    for bytes in commands {
+                        let proposal = Proposal::decode(&bytes)?;
+                        let (answer, event) = state.apply(committed.position.index, &proposal);
+                        if let Some(event) = event {
+                            events.push_back(event.index);
+                            writes.put(event_key(event.index), encode(&event));
+                        }
+                        replies.push(Bytes::from(answer.encode()));
                     }
-                    reply = Bytes::from(answer.encode());
                 }
             }
             applied.position = Some(committed.position);
-            replies.push(reply);
         }
         while events.len() > HISTORY_MAX {
             if let Some(oldest) = events.pop_front() {

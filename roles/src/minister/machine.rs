@@ -139,26 +139,28 @@ impl NamespaceMachine {
     ) -> Result<Option<Vec<Bytes>>, StateError> {
         let mut applied = self.applied.lock().clone();
         let mut overlay = Overlay::remembering(self.reader());
-        let mut replies = Vec::with_capacity(batch.len());
+        let count = batch.iter().map(|committed| committed.body.command_count()).sum();
+        let mut replies = Vec::with_capacity(count);
         let mut reigned = false;
         for committed in batch {
-            let mut reply = Bytes::new();
             match &committed.body {
                 Body::Blank => {}
                 Body::Membership(membership) => {
                     applied.membership.position = Some(committed.position);
                     applied.membership.membership = membership.clone();
                 }
-                Body::Command(bytes) => {
-                    let command =
-                        Command::decode(bytes).map_err(|error| StateError(error.to_string()))?;
-                    reigned |= matches!(command, Command::Reign { .. });
-                    let answer = self.namespace.apply(&mut overlay, &command).map_err(kv_failed)?;
-                    reply = Bytes::from(answer.encode());
+                Body::Commands(commands) => {
+                    for bytes in commands {
+                        let command = Command::decode(bytes)
+                            .map_err(|error| StateError(error.to_string()))?;
+                        reigned |= matches!(command, Command::Reign { .. });
+                        let answer =
+                            self.namespace.apply(&mut overlay, &command).map_err(kv_failed)?;
+                        replies.push(Bytes::from(answer.encode()));
+                    }
                 }
             }
             applied.position = Some(committed.position);
-            replies.push(reply);
         }
         let settled = overlay.settled().to_vec();
         let mut writes = overlay.into_batch();

@@ -88,6 +88,9 @@ fn options() -> Options {
     options.set_block_based_table_factory(&tables);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(WRITE_BUFFERS);
+    // Every other look is for what is not there: a name or a number that is about to be made.
+    options.set_memtable_prefix_bloom_ratio(0.05);
+    options.set_memtable_whole_key_filtering(true);
     options.set_max_open_files(OPEN_FILES_MAX);
     options.set_paranoid_checks(true);
     options.set_compression_type(DBCompressionType::Lz4);

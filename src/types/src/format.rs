@@ -4,11 +4,11 @@
 //! it knows stops and says so, it never guesses.
 
 /// Version of the wire: the handshake refuses every other.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
 /// Format of a node's data folder as a whole, written into its marker.
 pub const DATA_FOLDER_FORMAT: u32 = 1;
 /// Format of one record of the log.
-pub const LOG_RECORD_FORMAT: u8 = 1;
+pub const LOG_RECORD_FORMAT: u8 = 2;
 /// Format of the ministries' state.
 pub const NAMESPACE_FORMAT: u8 = 5;
 /// Format of the cluster log's commands and state.

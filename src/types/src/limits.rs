@@ -88,6 +88,10 @@ pub const CLIENT_REQUEST_BYTES_PER_NODE_MAX: usize = 256 << 20;
 ///
 /// When met: the change is refused.
 pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+/// Commands that share one entry of a ministry's log.
+pub const ENTRY_COMMANDS_MAX: usize = 256;
+/// Bytes of the commands that share one entry of a log; a larger one has an entry of its own.
+pub const ENTRY_BYTES_MAX: usize = 256 << 10;
 /// Bytes of commands in one append of a log.
 pub const APPEND_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one block of a snapshot in transit.

@@ -57,10 +57,21 @@ pub struct Applied {
 pub enum Body {
     /// Nothing: a new leader's first entry.
     Blank,
-    /// A command of the state machine.
-    Command(Bytes),
+    /// Commands of the state machine, to be carried out in this order: one at least, and at most
+    /// [`ministry_types::limits::ENTRY_COMMANDS_MAX`].
+    Commands(Vec<Bytes>),
     /// A change of membership.
     Membership(Membership),
+}
+
+impl Body {
+    /// How many commands it has.
+    pub fn command_count(&self) -> usize {
+        match self {
+            Body::Commands(commands) => commands.len(),
+            Body::Blank | Body::Membership(_) => 0,
+        }
+    }
 }
 
 /// An entry of the log.
@@ -242,7 +253,7 @@ mod tests {
             vote,
             previous: None,
             committed: Some(position),
-            entries: vec![Entry { position, body: Body::Command(Bytes::from_static(b"command")) }],
+            entries: vec![Entry { position, body: Body::Commands(vec!["command".into()]) }],
         };
         let bytes = postcard::to_stdvec(&request).unwrap();
         assert_eq!(postcard::from_bytes::<RaftRequest>(&bytes).unwrap(), request);
