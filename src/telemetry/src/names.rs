@@ -122,6 +122,8 @@ metrics_table! {
         "One synced write of the log, for all groups that waited for it.";
     "ministry_raft_log_batch_entries" Histogram Count Experimental []
         "Entries that one synced write of the log made durable.";
+    "ministry_raft_entry_commands" Histogram Count Experimental []
+        "Commands that one entry of a log was proposed with.";
     "ministry_raft_log_queue_depth" Gauge Count Stable []
         "Appends that wait for the writer of the log.";
     "ministry_president_orders_total" Counter Count Stable ["order"]
