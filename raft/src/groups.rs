@@ -261,6 +261,7 @@ impl Inner {
                 GroupKind::Appointed => settings.timings.commit_patience,
             },
             transfers: Arc::clone(&self.transfers),
+            silent: Arc::default(),
         };
         let unflushed = machine.unflushed();
         let start = self.starts.fetch_add(1, Ordering::Relaxed);

@@ -7,6 +7,7 @@
 //! calls do not wait for one another, so that a heartbeat is never behind a large append or a
 //! snapshot.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,7 @@ use openraft::raft::{
     TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, StorageError};
+use parking_lot::Mutex;
 
 use crate::commit_news;
 use crate::config::Timings;
@@ -52,6 +54,23 @@ pub trait RaftNetwork: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<RaftReply, NetworkError>>;
 }
 
+/// Who did not answer the last time, as all callers of a group know: while a member is away there
+/// are ten calls in a second, and one line in the log for each says nothing that the first did not.
+#[derive(Debug, Default)]
+pub(crate) struct Silent(Mutex<BTreeSet<NodeId>>);
+
+impl Silent {
+    /// It did not answer. Whether that is news.
+    fn lost(&self, node: NodeId) -> bool {
+        self.0.lock().insert(node)
+    }
+
+    /// It answered. Whether that is news.
+    fn found(&self, node: NodeId) -> bool {
+        self.0.lock().remove(&node)
+    }
+}
+
 /// Makes the callers of one group.
 pub(crate) struct Callers {
     pub node: NodeId,
@@ -63,6 +82,8 @@ pub(crate) struct Callers {
     pub commit_patience: Duration,
     /// Numbers of snapshot transfers.
     pub transfers: Arc<AtomicU64>,
+    /// Members that do not answer.
+    pub silent: Arc<Silent>,
 }
 
 /// Calls one node for one group.
@@ -75,6 +96,7 @@ pub(crate) struct Caller {
     blocking_threads: bool,
     commit_patience: Duration,
     transfers: Arc<AtomicU64>,
+    silent: Arc<Silent>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Callers {
@@ -90,6 +112,7 @@ impl RaftNetworkFactory<TypeConfig> for Callers {
             blocking_threads: self.blocking_threads,
             commit_patience: self.commit_patience,
             transfers: Arc::clone(&self.transfers),
+            silent: Arc::clone(&self.silent),
         }
     }
 }
@@ -116,15 +139,30 @@ impl Caller {
         let timed_out =
             || Timeout { action, id: Peer(self.node), target: Peer(self.to), timeout }.into();
         let call = self.network.call(self.to, self.group, request, timeout);
-        match tokio::time::timeout(timeout, call).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(NetworkError::Unreachable(reason))) => {
-                Err(Unreachable::from_string(reason).into())
-            }
-            Ok(Err(NetworkError::Broken(reason))) => {
+        let result =
+            tokio::time::timeout(timeout, call).await.unwrap_or(Err(NetworkError::TimedOut));
+        self.note(result.as_ref().err());
+        match result {
+            Ok(reply) => Ok(reply),
+            Err(NetworkError::Unreachable(reason)) => Err(Unreachable::from_string(reason).into()),
+            Err(NetworkError::Broken(reason)) => {
                 Err(openraft::errors::NetworkError::from_string(reason).into())
             }
-            Ok(Err(NetworkError::TimedOut)) | Err(_) => Err(timed_out()),
+            Err(NetworkError::TimedOut) => Err(timed_out()),
+        }
+    }
+
+    /// Says so when a member falls silent, and when it answers again.
+    fn note(&self, error: Option<&NetworkError>) {
+        let (group, member) = (self.group, self.to);
+        match error {
+            Some(error) if self.silent.lost(member) => {
+                tracing::warn!(%group, member = %member.short(), %error, "a member does not answer");
+            }
+            None if self.silent.found(member) => {
+                tracing::info!(%group, member = %member.short(), "the member answers again");
+            }
+            Some(_) | None => {}
         }
     }
 
@@ -307,5 +345,22 @@ impl RaftNetworkV2<TypeConfig> for Caller {
             }
             other => Err(unexpected(&other)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_falls_silent_is_news_once_and_again_after_it_has_answered() {
+        let (silent, one, other) = (Silent::default(), NodeId([1; 32]), NodeId([2; 32]));
+        assert!(!silent.found(one), "it was never away");
+        assert!(silent.lost(one));
+        assert!(!silent.lost(one));
+        assert!(silent.lost(other));
+        assert!(silent.found(one));
+        assert!(!silent.found(one));
+        assert!(silent.lost(one));
     }
 }

@@ -316,6 +316,18 @@ mod tests {
     }
 
     #[test]
+    fn one_open_file_too_many_is_refused_and_those_that_are_open_can_be_opened_again() {
+        let table = Arc::new(OpenTable::default());
+        let most = OPEN_FILES_MAX as u64;
+        let mut opened: Vec<_> =
+            (1..=most).map(|inode| table.begin(InodeId(inode)).unwrap()).collect();
+        assert_eq!(table.begin(InodeId(most + 1)).unwrap_err(), FsError::TooManyOpenFiles);
+        drop(table.begin(InodeId(most)).unwrap());
+        drop(opened.pop());
+        table.begin(InodeId(most + 1)).unwrap();
+    }
+
+    #[test]
     fn what_is_remembered_of_closed_orphans_is_bounded() {
         let table = Arc::new(OpenTable::default());
         for inode in 0..2 * GIVEN_UP_MAX as u64 {

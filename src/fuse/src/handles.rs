@@ -107,4 +107,15 @@ mod tests {
         assert_eq!(handles.drain().len(), 1);
         assert_eq!(handles.get(second), Err(MountFailure::BadHandle));
     }
+
+    #[test]
+    fn one_file_too_many_is_enfile_until_another_is_closed() {
+        let handles = Handles::default();
+        let numbers: Vec<_> = (0..OPEN_FILES_MAX).map(|_| handles.insert(()).unwrap()).collect();
+        let refused = handles.insert(()).unwrap_err();
+        assert_eq!(crate::failure::Failure::from(refused).errno().code(), libc::ENFILE);
+        handles.remove(numbers[7]).unwrap();
+        handles.insert(()).unwrap();
+        assert_eq!(handles.insert(()), Err(MountFailure::TooManyOpen));
+    }
 }

@@ -73,6 +73,13 @@ mod tests {
     }
 
     #[test]
+    fn of_more_groups_than_a_request_carries_the_first_count() {
+        let many: Vec<String> = (0..3000).map(|group| group.to_string()).collect();
+        let found = parse_groups(format!("Groups:\t{}\n", many.join(" ")).as_bytes());
+        assert_eq!(found, Vec::from_iter(0..limits::CALLER_GROUPS_MAX as u32));
+    }
+
+    #[test]
     fn a_process_that_cannot_be_seen_has_no_further_groups() {
         assert_eq!(groups_of(0), [0u32; 0]);
         assert_eq!(Requester { uid: 0, gid: 0, thread: 1 }.caller(), Caller::root());

@@ -94,6 +94,18 @@ impl Drop for UnderWay {
     }
 }
 
+/// Carries `work` as far as it comes without waiting. Whoever goes on with it polls it again, and is
+/// woken from then on. A panic ends the request, as it would in a task, and not the mount.
+fn begin<T>(
+    runtime: &Handle,
+    work: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+) -> Poll<Result<T, Failure>> {
+    let _timers_and_tasks = runtime.enter();
+    let mut nobody = Context::from_waker(Waker::noop());
+    let begun = catch_unwind(AssertUnwindSafe(|| work.poll(&mut nobody)));
+    begun.unwrap_or(Poll::Ready(Err(Failure::Fs(FsError::Damaged))))
+}
+
 /// What fuser serves.
 #[derive(Debug)]
 pub(crate) struct MinistryFilesystem {
@@ -138,7 +150,7 @@ impl MinistryFilesystem {
         };
         // In a box: what is spawned is moved, and its work may be large.
         let mut work = Box::pin(work(Arc::clone(&self.adapter)));
-        match self.begin(work.as_mut()) {
+        match begin(&self.runtime, work.as_mut()) {
             Poll::Ready(result) => {
                 drop(work);
                 finish(result);
@@ -150,18 +162,6 @@ impl MinistryFilesystem {
                 });
             }
         }
-    }
-
-    /// Carries `work` as far as it comes without waiting. Whoever goes on with it polls it again, and
-    /// is woken from then on. A panic ends the request, as it would in a task, and not the mount.
-    fn begin<T>(
-        &self,
-        work: Pin<&mut impl Future<Output = Result<T, Failure>>>,
-    ) -> Poll<Result<T, Failure>> {
-        let _timers_and_tasks = self.runtime.enter();
-        let mut nobody = Context::from_waker(Waker::noop());
-        let begun = catch_unwind(AssertUnwindSafe(|| work.poll(&mut nobody)));
-        begun.unwrap_or(Poll::Ready(Err(Failure::Fs(FsError::Damaged))))
     }
 
     /// As [`MinistryFilesystem::serve`], for what answers a name with its object.
@@ -235,5 +235,50 @@ impl MinistryFilesystem {
             }
             drop(under_way);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::{Builder, Runtime};
+    use tokio::sync::oneshot;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    fn runtime() -> Runtime {
+        Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    }
+
+    type Begun = Poll<Result<u32, Failure>>;
+
+    #[test]
+    fn what_need_not_wait_is_done_on_the_thread_that_begins_it() {
+        let runtime = runtime();
+        let mut work = Box::pin(async { Ok(std::thread::current().id()) });
+        let here = Poll::Ready(Ok(std::thread::current().id()));
+        assert_eq!(begin(runtime.handle(), work.as_mut()), here);
+    }
+
+    #[test]
+    fn what_waits_for_time_or_others_is_gone_on_with_in_a_task() {
+        let runtime = runtime();
+        let (send, receive) = oneshot::channel();
+        let mut work = Box::pin(async {
+            sleep(Duration::from_millis(1)).await;
+            tokio::spawn(async { send.send(7).unwrap() }).await.unwrap();
+            Ok(receive.await.unwrap())
+        });
+        let begun: Begun = begin(runtime.handle(), work.as_mut());
+        assert_eq!(begun, Poll::Pending);
+        assert_eq!(runtime.block_on(runtime.spawn(work)).unwrap(), Ok(7));
+    }
+
+    #[test]
+    fn a_panic_ends_the_request_and_not_the_thread_that_reads_them() {
+        let runtime = runtime();
+        let mut work = Box::pin(async { panic!("on purpose") });
+        let begun: Begun = begin(runtime.handle(), work.as_mut());
+        assert_eq!(begun, Poll::Ready(Err(Failure::Fs(FsError::Damaged))));
     }
 }

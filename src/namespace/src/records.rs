@@ -373,7 +373,6 @@ impl Work<'_> {
         self.state.put(key, encode(record));
     }
 
-    /// Writes an object.
     /// Keeps count of the objects that exist, those without a name included.
     pub(crate) fn count_objects(&mut self, change: i64) -> Ruled<()> {
         let key = self.keys.object_count();
@@ -383,6 +382,7 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Writes an object.
     pub(crate) fn write_inode(&mut self, record: &InodeRecord) {
         self.write(self.keys.inode(record.attributes.inode), record);
     }

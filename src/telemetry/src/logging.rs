@@ -55,9 +55,10 @@ pub fn check_filter(text: &str) -> Result<(), LoggingError> {
 }
 
 /// Libraries whose `info` tells their developers more than our users; a filter may name them. A
-/// heartbeat that does not arrive is no warning: there are ten in a second while a node is away,
-/// and the president says once that it is.
-const QUIET: &str = "openraft=warn,openraft::core::heartbeat=error,tarpc=warn";
+/// call to a member that does not arrive is no warning: there are ten in a second while a node is
+/// away, and the `raft` crate says once that it is.
+const QUIET: &str = "openraft=warn,openraft::core::heartbeat=error,\
+    openraft::core::raft_core=error,openraft::replication=error,tarpc=warn";
 
 fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
     EnvFilter::builder()

@@ -1,13 +1,16 @@
 //! Locks through commands: who gets what, who waits, and what is left when sessions end.
 
 use ministry_types::FsError;
+use ministry_types::kv::{Batch, Kv, KvRead};
+use ministry_types::limits::LOCKS_PER_SESSION_MAX;
 use ministry_types::locks::{HeldLock, LockKind, LockMode, LockOwner, LockProgress, LockRange};
 use ministry_types::operations::{Answer, ChangeResult, LockWait, Operation, Outcome, Query};
 use ministry_types::{Caller, InodeId, SessionId};
 
 use super::world::{ROOT, SESSION, World};
+use crate::command::encode;
+use crate::keys::Keys;
 use crate::{Command, CommandReply, LockCount, Overlay};
-use ministry_types::kv::{Kv, KvRead};
 
 use LockMode::{Exclusive, Shared};
 
@@ -389,4 +392,24 @@ fn the_locks_of_a_file_are_bounded() {
     assert_eq!(locks.take(A, LockRange::WHOLE, Shared), Err(FsError::NoLocks));
     assert!(!locks.give(A, LockRange::WHOLE));
     assert_eq!(locks.take(B, LockRange::WHOLE, Exclusive), DONE);
+}
+
+#[test]
+fn the_locks_of_a_session_are_bounded_over_all_its_files() {
+    let mut locks = Locks::new();
+    assert_eq!(locks.take(A, range(0, 0), Exclusive), DONE);
+    // As if the rest were in other files: a hundred thousand would take long.
+    let key = Keys { keyspace: 1 }.lock_count(SESSION);
+    let set = |locks: &Locks, count: u64| {
+        let mut batch = Batch::default();
+        batch.put(key.clone(), encode(&count));
+        locks.world.kv.write(batch).unwrap();
+    };
+    set(&locks, LOCKS_PER_SESSION_MAX - 1);
+    assert_eq!(locks.take(A, range(2, 2), Exclusive), DONE);
+    assert_eq!(locks.take(A, range(4, 4), Exclusive), Err(FsError::NoLocks));
+    assert_eq!(locks.wait(A, range(4, 4), Exclusive, 1), Err(FsError::NoLocks));
+    assert_eq!(locks.take(B, range(4, 4), Exclusive), DONE, "another session has its own");
+    assert!(locks.give(A, range(2, 2)), "it keeps another");
+    assert_eq!(locks.take(A, range(6, 6), Exclusive), DONE);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ministry_types::ClusterId;
 use ministry_types::format::WIRE_VERSION;
-use ministry_types::limits::CONNECT_TIMEOUT;
+use ministry_types::limits::{CONNECT_TIMEOUT, HANDSHAKES_MAX};
 use ministry_wire::hello::{self, Hello, HelloReply, RefusalKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -180,6 +180,23 @@ async fn plain_tcp_is_refused_and_logged() {
     timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
     assert_eq!(answer.first(), Some(&0x15), "a TLS alert: {answer:02x?}");
     log.server_said("does not speak TLS").await;
+}
+
+#[tokio::test]
+async fn callers_beyond_the_most_handshakes_wait_until_another_has_ended() {
+    let authority = cluster();
+    let server = start(identity(&authority, Role::Node), Arc::new(Guests::default())).await;
+    let mut silent = Vec::new();
+    for _ in 0..HANDSHAKES_MAX {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let dialer = dialer(identity(&authority, Role::Node));
+    let address = server.address;
+    let mut coming =
+        tokio::spawn(async move { dialer.connect(address, None, Door::Raft).await.map(drop) });
+    timeout(CONNECT_TIMEOUT / 4, &mut coming).await.expect_err("all places are taken");
+    silent.pop();
+    timeout(CONNECT_TIMEOUT / 4, coming).await.expect("there is room").unwrap().unwrap();
 }
 
 #[tokio::test]
