@@ -58,7 +58,8 @@ pub fn check_filter(text: &str) -> Result<(), LoggingError> {
 /// call to a member that does not arrive is no warning: there are ten in a second while a node is
 /// away, and the `raft` crate says once that it is.
 const QUIET: &str = "openraft=warn,openraft::core::heartbeat=error,\
-    openraft::core::raft_core=error,openraft::replication=error,tarpc=warn";
+    openraft::core::raft_core=error,openraft::engine::handler::replication_handler=error,\
+    openraft::replication=error,tarpc=warn";
 
 fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
     EnvFilter::builder()
