@@ -4,9 +4,10 @@
 //! the commands of one task lie in the log in the order of its calls, however their futures are
 //! awaited. One task hands the queue to openraft.
 //!
-//! While a batch is on its way, what comes gathers for the next one (Nagle's algorithm): every batch
+//! Until a batch is committed, what comes gathers for the next one (Nagle's algorithm): every batch
 //! costs a sync at each member and a message to each, whatever is in it, and the next could not be
-//! sent to a member before its answer in any case. A caller who is alone never waits for another.
+//! sent to a member before its answer in any case. While it is applied, the next is on its way. A
+//! caller who is alone never waits for another.
 //!
 //! What was gathered is put into one entry, as far as the group allows it: an entry costs its way
 //! through openraft, a record of the log at each member and a place in each message, which many
@@ -59,25 +60,24 @@ pub(crate) async fn run(raft: Raft, kind: GroupKind, mut queue: mpsc::Receiver<P
     };
     let mut taken = Vec::with_capacity(ENTRY_COMMANDS_MAX);
     while queue.recv_many(&mut taken, ENTRY_COMMANDS_MAX).await > 0 {
-        let (ended, end) = oneshot::channel::<()>();
-        let mut ended = Some(ended);
+        let (committing, committed) = oneshot::channel::<()>();
+        let mut committing = Some(committing);
         let mut left = taken.drain(..).peekable();
         while left.peek().is_some() {
             let (commands, waiting) = gather(&mut left, commands_max);
             metrics::histogram!("ministry_raft_entry_commands").record(waiting.len() as f64);
-            // Dropped with the last entry, answered or not: whoever holds the other side sees it.
-            let ended = if left.peek().is_none() { ended.take() } else { None };
-            let respond = Respond(Box::new(move |result| {
-                tell(waiting, result);
-                drop(ended);
-            }));
+            let respond = Respond {
+                // Dropped with the last entry also where that is never committed.
+                until_committed: if left.peek().is_none() { committing.take() } else { None },
+                result: Box::new(move |result| tell(waiting, result)),
+            };
             if let Err(error) = raft.client_write_ff(commands, Some(respond)).await {
                 tracing::debug!(%error, "a proposal came after the group's end");
             }
         }
         drop(left);
         // Ended by either: done, or long enough.
-        let _ = timeout(GATHER_MAX, end).await;
+        let _ = timeout(GATHER_MAX, committed).await;
     }
 }
 

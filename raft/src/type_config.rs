@@ -14,6 +14,7 @@ use openraft::{EmptyNode, EntryPayload, OptionalSend, RaftTypeConfig, impls};
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 /// A node as openraft knows it. A type of its own, because openraft's storage suite makes nodes
 /// of numbers, which a real [`NodeId`] must not allow.
@@ -73,12 +74,21 @@ impl fmt::Debug for Replies {
     }
 }
 
-/// What is to be done with the result of an entry. Dropped with all it holds when there is none.
-pub struct Respond<T>(pub Box<dyn FnOnce(T) + Send>);
+/// What is to be done about an entry. Dropped with all it holds when it comes to nothing.
+pub struct Respond<T> {
+    /// Dropped as soon as the entry is committed, which is before it is applied.
+    pub until_committed: Option<oneshot::Sender<()>>,
+    /// What is to be done with the result.
+    pub result: Box<dyn FnOnce(T) + Send>,
+}
 
 impl<T: Send + 'static> Responder<TypeConfig, T> for Respond<T> {
+    fn on_commit(&mut self, _position: LogId) {
+        self.until_committed = None;
+    }
+
     fn on_complete(self, result: T) {
-        (self.0)(result);
+        (self.result)(result);
     }
 }
 
