@@ -319,3 +319,26 @@ fn a_file_opened_for_truncation_there_is_empty_here() {
         assert_eq!(kept.read_at(&mut found, 0).unwrap(), 0);
     }
 }
+
+/// The first write beyond what an inode holds, by a mount that has last seen the file empty.
+#[test]
+fn what_the_other_mount_has_written_meanwhile_moves_out_with_the_file() {
+    let mut cluster = Cluster::with_two_mounts();
+    both_ways(&cluster, |here, there, round| {
+        let name = format!("moves-{round}");
+        let mine = File::create_new(here.join(&name)).unwrap();
+        let yours = OpenOptions::new().write(true).open(there.join(&name)).unwrap();
+        let large = tree::bytes(round as u64, 8_192);
+        let (small, outgrown) = (round % 4 < 2, &large[..5_000]);
+        let first = if small { b"small".as_slice() } else { outgrown };
+        yours.write_all_at(first, 0).unwrap();
+        mine.write_all_at(&large, 6_000).unwrap();
+        let found = std::fs::read(there.join(&name)).unwrap();
+        let mut expected = first.to_vec();
+        expected.resize(6_000, 0);
+        expected.extend_from_slice(&large);
+        assert!(found == expected, "round {round}: {} bytes", found.len());
+        std::fs::remove_file(here.join(&name)).unwrap();
+    });
+    healthy(&mut cluster);
+}

@@ -232,7 +232,7 @@ impl Core {
                 Ok(Step::Done(()))
             }
             Outcome::NotInline { attributes } if attributes.layout == Layout::Inline => {
-                Ok(Step::Again(self.move_out(change.caller, inode, change.deadline).await?))
+                Ok(Step::Again(self.move_out(change.caller, inode, None, change.deadline).await?))
             }
             Outcome::NotInline { attributes } => Ok(Step::Again(attributes)),
             other => Err(unexpected("space_inline", &other)),
@@ -410,7 +410,7 @@ impl Core {
         let (caller, deadline) = (&target.caller, origin.place.deadline);
         let mut attributes = self.attributes(caller, target.inode()).await?;
         if attributes.layout == Layout::Inline {
-            attributes = self.move_out(caller, target.inode(), deadline).await?;
+            attributes = self.move_out(caller, target.inode(), None, deadline).await?;
         }
         if to > attributes.size {
             match self.extend(caller, &attributes, to).await? {

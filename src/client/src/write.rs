@@ -179,7 +179,7 @@ impl Core {
         let &Write { inode, caller, deadline, .. } = write;
         let end = write.offset.unwrap_or(known.size).saturating_add(write.data.len() as u64);
         if end > INLINE_BYTES_MAX as u64 {
-            return Ok(Step::Again(self.move_out(caller, inode, deadline).await?));
+            return Ok(Step::Again(self.move_out(caller, inode, Some(known), deadline).await?));
         }
         let at = match write.offset {
             None => WriteAt::End,
@@ -190,23 +190,31 @@ impl Core {
         match self.change(caller, operation).await? {
             Outcome::Written { attributes, .. } => Ok(Step::Written(self.learned(attributes))),
             Outcome::NotInline { attributes } if attributes.layout == Layout::Inline => {
-                Ok(Step::Again(self.move_out(caller, inode, deadline).await?))
+                Ok(Step::Again(self.move_out(caller, inode, None, deadline).await?))
             }
             Outcome::NotInline { attributes } => Ok(Step::Again(self.learned(attributes))),
             other => Err(unexpected("write_inline", &other)),
         }
     }
 
-    /// Makes an inline file a chunked one; answers with what it is then.
+    /// Makes an inline file a chunked one; answers with what it is then. `known`: what it was when
+    /// this client last looked, which need not be so any more.
     pub(crate) async fn move_out(
         &self,
         caller: &Caller,
         inode: InodeId,
+        known: Option<&Attributes>,
         deadline: Instant,
     ) -> Result<Attributes, FsError> {
         let mut backoff = Backoff::new();
+        // A file without content has none to be asked for. If it has changed since, its times have,
+        // and the minister says so.
+        let mut empty = known.filter(|known| known.size == 0).cloned();
         loop {
-            let (found, inline) = self.content(caller, inode, false).await?;
+            let (found, inline) = match empty.take() {
+                Some(known) => (known, Some(Bytes::new())),
+                None => self.content(caller, inode, false).await?,
+            };
             let Some(content) = inline else { return Ok(found) };
             let truncates = vec![move_out_mark(found.ctime)];
             let place = Place { inode, chunk_bytes: CHUNK_BYTES, truncates, deadline };
@@ -320,7 +328,7 @@ impl Core {
             match self.change(caller, operation).await {
                 Ok(Outcome::Attributes(attributes)) => return Ok(self.learned(attributes)),
                 Ok(Outcome::NotInline { .. }) => {
-                    self.move_out(caller, inode, deadline).await?;
+                    self.move_out(caller, inode, None, deadline).await?;
                 }
                 Ok(Outcome::Conflict { .. }) => self.wait(&mut backoff).await,
                 Err(TOO_MANY_CUTS) if set.size.is_some() => self.wait(&mut backoff).await,
