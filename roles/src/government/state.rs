@@ -574,6 +574,27 @@ mod tests {
     }
 
     #[test]
+    fn open_tokens_are_bounded_and_expired_ones_do_not_count() {
+        let mut government = Government::default();
+        let mut invite = |number: usize, time, expires| {
+            let order = Order::Invite {
+                id: number.to_string(),
+                secret_hash: vec![1],
+                role: Role::Client,
+                expires: Timestamp(expires),
+            };
+            government.carry_out(&order, Timestamp(time))
+        };
+        for number in 0..JOIN_TOKENS_MAX {
+            assert_eq!(invite(number, 1, if number == 0 { 5 } else { 9 }), OrderReply::Done);
+        }
+        let refused = invite(JOIN_TOKENS_MAX, 4, 9);
+        assert!(matches!(&refused, OrderReply::Refused(why) if why.contains("too many")));
+        assert_eq!(invite(JOIN_TOKENS_MAX, 5, 9), OrderReply::Done, "one has expired");
+        assert!(matches!(invite(JOIN_TOKENS_MAX + 1, 5, 9), OrderReply::Refused(_)));
+    }
+
+    #[test]
     fn a_handed_over_directory_is_cut_out_of_its_old_owner_with_a_larger_generation() {
         let mut government = with_root_ministry();
         assert_eq!(government.ownership().owner(InodeId::ROOT), Some(MinistryId::ROOT));

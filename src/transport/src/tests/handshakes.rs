@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ministry_types::ClusterId;
 use ministry_types::format::WIRE_VERSION;
-use ministry_types::limits::{CONNECT_TIMEOUT, HANDSHAKES_MAX};
+use ministry_types::limits::{CONNECT_TIMEOUT, CONNECTIONS_MAX, HANDSHAKES_MAX};
 use ministry_wire::hello::{self, Hello, HelloReply, RefusalKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -197,6 +197,57 @@ async fn callers_beyond_the_most_handshakes_wait_until_another_has_ended() {
     timeout(CONNECT_TIMEOUT / 4, &mut coming).await.expect_err("all places are taken");
     silent.pop();
     timeout(CONNECT_TIMEOUT / 4, coming).await.expect("there is room").unwrap().unwrap();
+}
+
+/// Connections in memory, as they are handed in.
+struct Pipes(tokio::sync::Mutex<tokio::sync::mpsc::Receiver<BoxedStream>>);
+
+impl Listener for Pipes {
+    fn accept(&self) -> BoxFuture<'_, std::io::Result<(BoxedStream, SocketAddr)>> {
+        let address = self.local_address();
+        async move {
+            match self.0.lock().await.recv().await {
+                Some(stream) => Ok((stream, address?)),
+                None => std::future::pending().await,
+            }
+        }
+        .boxed()
+    }
+
+    fn local_address(&self) -> std::io::Result<SocketAddr> {
+        Ok(([127, 0, 0, 1], 1).into())
+    }
+}
+
+#[tokio::test]
+async fn connections_beyond_the_most_are_closed_and_one_that_ends_makes_room() {
+    let (log, _guard) = Log::capture();
+    let peer = identity(&cluster(), Role::Node).peer();
+    let security = Arc::new(Security::plain_for_simulation(peer));
+    let (hand_in, pipes) = tokio::sync::mpsc::channel(1);
+    let pipes = Pipes(tokio::sync::Mutex::new(pipes));
+    let guests = Arc::new(Guests::default());
+    let server = Server::new(pipes, security, Revocations::default(), guests);
+    let _running = AbortOnDropHandle::new(tokio::spawn(server.run()));
+    let come_in = async || {
+        let (mut stream, other) = tokio::io::duplex(1 << 10);
+        hand_in.send(Box::new(other)).await.unwrap();
+        let hello = Hello { claimed: Some(peer), ..hello(Door::Raft) };
+        hello::write_hello(&mut stream, &hello).await.ok()?;
+        match hello::read_reply(&mut stream).await.ok()? {
+            HelloReply::Welcome(_) => Some(stream),
+            HelloReply::Refused { refusal, .. } => panic!("{refusal:?}"),
+        }
+    };
+    let mut inside = Vec::with_capacity(CONNECTIONS_MAX);
+    while let Some(stream) = come_in().await {
+        inside.push(stream);
+    }
+    assert_eq!(inside.len(), CONNECTIONS_MAX);
+    log.server_said("too many connections").await;
+    inside.pop();
+    let again = timeout(SOON, async { while come_in().await.is_none() {} }).await;
+    again.expect("there is room for one");
 }
 
 #[tokio::test]
