@@ -18,6 +18,7 @@ pub mod minister;
 mod network;
 pub mod node;
 pub mod president;
+pub mod room;
 mod services;
 mod snapshot;
 pub mod storekeeper;

@@ -35,7 +35,7 @@ use ministry_types::kv::Kv;
 use ministry_types::limits::ATTEMPT_TIMEOUT;
 use ministry_types::{ClusterId, GroupId, MinistryId, NodeId};
 use ministry_wire::minister::FsUsage;
-use ministry_wire::node::{Appointment, DiskReport, NodeReport};
+use ministry_wire::node::{Appointment, NodeReport};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tarpc::RequestName;
@@ -48,6 +48,7 @@ use crate::government::{GovernmentMachine, Order, OrderReply, Proposal};
 use crate::minister::Office;
 use crate::network::PeerNetwork;
 use crate::president::sights::Sights;
+use crate::room::DiskRoom;
 use crate::services::{Admission, Doors};
 use crate::storekeeper::{Storekeeper, Threads};
 
@@ -143,7 +144,7 @@ pub(crate) struct NodeContext {
     incarnation: u64,
     founding: Option<Founding>,
     usage: Mutex<Option<FsUsage>>,
-    disk: Mutex<DiskReport>,
+    disk: Arc<DiskRoom>,
     offices: Mutex<BTreeMap<MinistryId, OpenOffice>>,
     /// An asynchronous lock: opening an office waits for its log, and two must not open one.
     opening: tokio::sync::Mutex<()>,
@@ -206,7 +207,7 @@ impl NodeContext {
             incarnation: self.incarnation,
             cluster_applied: self.government.applied_index(),
             groups: self.offices().iter().map(|office| office.report()).collect(),
-            disk: self.disk.lock().clone(),
+            disk: self.disk.report(),
         }
     }
 
@@ -290,12 +291,7 @@ impl NodeContext {
             let chunks = Arc::clone(&self.chunks);
             let usage = self.threads.call(move || chunks.usage()).await;
             if let Some(Ok(usage)) = usage {
-                *self.disk.lock() = DiskReport {
-                    device: self.device.clone(),
-                    total_bytes: usage.total,
-                    free_bytes: usage.free,
-                    available_bytes: usage.available,
-                };
+                self.disk.note(&self.device, &usage);
             }
             tokio::time::sleep(DISK_LOOK).await;
         }
@@ -366,7 +362,7 @@ impl Node {
             incarnation: parts.incarnation,
             founding: parts.founding,
             usage: Mutex::default(),
-            disk: Mutex::default(),
+            disk: Arc::default(),
             offices: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             fatal: fatal.clone(),

@@ -92,8 +92,8 @@ fn page() -> String {
          This page is made from `src/types/src/limits.rs`; `MINISTRY_UPDATE_DOCS=1 tests/run unit` writes it anew.\n\n\
          Of the kernel, and met before it asks anybody: a path in one system call has 4,096 bytes with its closing zero \
          (`ENAMETOOLONG`)\nand follows 40 symbolic links (`ELOOP`); a process has its own number of open files (`EMFILE`) and its own \
-         largest file (`EFBIG`\nwith `SIGXFSZ`). A directory has as many entries as there is room for; no program is told how \
-         full the storage\nnodes are before they are (`ENOSPC`). Quotas (`EDQUOT`) are not raised yet.\n\n\
+         largest file (`EFBIG`\nwith `SIGXFSZ`). A directory has as many entries as there is room for; `df` shows \
+         what files\nmay still take, and where a disk is full the answer is `ENOSPC` (operations/disks.md). Quotas (`EDQUOT`) are not raised yet.\n\n\
          | limit | value | when it is met | why |\n|---|---|---|---|\n",
     );
     for limit in limits.iter().filter(|limit| limit.when_met.is_some()) {

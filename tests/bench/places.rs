@@ -30,7 +30,7 @@ pub struct Places {
 impl Places {
     /// A cluster of five nodes with two mounts, and bindfs twice over one folder.
     pub fn new() -> Places {
-        let cluster = Cluster::with(Plan { nodes: 5, mounts: 2 });
+        let cluster = Cluster::with(Plan { mounts: 2, ..Plan::default() });
         let local = cluster.scratch().join("local");
         for folder in [local.clone(), cluster.scratch().join("below")] {
             std::fs::create_dir(folder).expect("a folder");

@@ -192,7 +192,7 @@ fn cut(path: &Path, off: u64) -> String {
 
 /// A cluster whose last node is stopped and has something to lose.
 fn with_a_stopped_node() -> (Cluster, usize) {
-    let mut cluster = Cluster::with(Plan { nodes: 3, mounts: 1 });
+    let mut cluster = Cluster::with(Plan { nodes: 3, ..Plan::default() });
     tree::make(cluster.mount(0), 40, 1);
     let node = (0..3).find(|node| *node != cluster.president()).unwrap();
     cluster.stop_node(node);
@@ -221,7 +221,7 @@ fn a_node_refuses_folders_that_are_not_its_own_or_not_of_its_time() {
         "no log".into()
     });
     // The folder of a node of another cluster, in part: its identity.
-    let other = Cluster::with(Plan { nodes: 3, mounts: 0 });
+    let other = Cluster::with(Plan { nodes: 3, mounts: 0, ..Plan::default() });
     let stranger = other.data(1);
     patient.refuses(&cluster, 3, "cluster", |data| {
         std::fs::remove_dir_all(data.join("identity")).unwrap();

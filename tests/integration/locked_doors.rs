@@ -10,7 +10,7 @@ use ministry_tests::{Cluster, Ended, Plan, wait};
 use crate::text;
 
 fn small() -> Cluster {
-    Cluster::with(Plan { nodes: 3, mounts: 0 })
+    Cluster::with(Plan { nodes: 3, mounts: 0, ..Plan::default() })
 }
 
 /// Whether the log of any node has a line with all of this.

@@ -10,6 +10,7 @@ mod content;
 mod damage;
 mod exerciser;
 mod file_handles;
+mod full_disk;
 mod listing;
 mod locked_doors;
 mod locks;

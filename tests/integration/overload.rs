@@ -103,7 +103,7 @@ async fn storm(clients: &[Client], folder: InodeId, busy: &AtomicU64) {
 
 #[test]
 fn ten_times_the_load_is_slow_and_nothing_worse() {
-    let mut cluster = Cluster::with(Plan { nodes: 3, mounts: 1 });
+    let mut cluster = Cluster::with(Plan { nodes: 3, ..Plan::default() });
     let identity = cluster.new_client("storm");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let (clients, folder) = runtime.block_on(async {

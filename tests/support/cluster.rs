@@ -29,11 +29,13 @@ pub struct Plan {
     pub nodes: usize,
     /// Mounts, each with credentials of its own.
     pub mounts: usize,
+    /// Each node has a disk of its own of so many bytes, instead of a folder of the common one.
+    pub disk_bytes: Option<u64>,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
-        Plan { nodes: 5, mounts: 1 }
+        Plan { nodes: 5, mounts: 1, disk_bytes: None }
     }
 }
 
@@ -88,6 +90,9 @@ impl Cluster {
     pub fn with(plan: Plan) -> Cluster {
         let began = Instant::now();
         let mut cluster = Cluster::bare();
+        if let Some(bytes) = plan.disk_bytes {
+            (0..plan.nodes).for_each(|node| sandbox::small_disk(&cluster.data(node), bytes));
+        }
         cluster.found(plan.nodes);
         cluster.join_nodes(plan.nodes);
         cluster.wait_until_serving();
@@ -483,5 +488,7 @@ impl Drop for Cluster {
             }
         }
         self.nodes.clear();
+        let disks = sandbox::mounts().into_iter().filter(|(at, _)| at.starts_with(&self.top));
+        disks.for_each(|(at, _)| sandbox::detach(&at));
     }
 }

@@ -63,6 +63,19 @@ pub fn mounted_kind(path: &Path) -> Option<String> {
     mounts().into_iter().rev().find(|(at, _)| at == path).map(|(_, kind)| kind)
 }
 
+/// Makes a folder that is a file system of its own, in memory, of so many bytes.
+pub fn small_disk(path: &Path, bytes: u64) {
+    std::fs::create_dir_all(path).expect("a folder");
+    let place = CString::new(path.as_os_str().as_encoded_bytes()).expect("no zero byte in a path");
+    let kind = CString::new("tmpfs").expect("no zero byte");
+    let size = CString::new(format!("size={bytes}")).expect("no zero byte");
+    // SAFETY: all pointers are to C strings that live through the call.
+    let mounted = unsafe {
+        libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, size.as_ptr().cast())
+    };
+    assert_eq!(mounted, 0, "tmpfs at {path:?}: {}", io::Error::last_os_error());
+}
+
 /// Takes a mount out of sight, whatever state it is in.
 pub fn detach(path: &Path) {
     let path = CString::new(path.as_os_str().as_encoded_bytes()).expect("no zero byte in a path");

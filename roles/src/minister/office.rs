@@ -14,7 +14,7 @@ use ministry_transport::data_stream::DataStreams;
 use ministry_types::government::ClusterMap;
 use ministry_types::kv::{KvError, KvRead};
 use ministry_types::limits::{ATTEMPT_TIMEOUT, SESSION_TIMEOUT};
-use ministry_types::operations::Outcome;
+use ministry_types::operations::{Operation, Outcome};
 use ministry_types::{
     ClientId, Epoch, FsError, InodeId, LogIndex, MapVersion, MinistryId, NodeId, SessionId,
 };
@@ -32,6 +32,7 @@ use super::sessions::Sessions;
 use super::soft::SoftTable;
 use super::turns::Turns;
 use crate::clock::Clock;
+use crate::room::DiskRoom;
 
 /// Removed files named in one answer to a sign of life.
 const ORPHANS_PER_KEEP_ALIVE: usize = 1024;
@@ -47,6 +48,8 @@ pub struct Surroundings {
     pub map: watch::Receiver<Arc<ClusterMap>>,
     /// The way to the storage nodes, for cuts and purges.
     pub data: Arc<DataStreams>,
+    /// The room on this node's disk.
+    pub disk: Arc<DiskRoom>,
 }
 
 /// One ministry on one node.
@@ -339,6 +342,12 @@ impl Office {
         Ok(reply)
     }
 
+    /// Whether a change has to do without adding to the state, since the disk of this node is
+    /// short. The log decides, so that a change that comes again hears what it heard before.
+    pub(super) fn is_without_room(&self, operation: &Operation) -> bool {
+        operation.may_add() && self.surroundings.disk.is_short()
+    }
+
     /// Puts a change into the log, behind what is unlogged of the object that it changes.
     async fn by_log(
         &self,
@@ -349,7 +358,8 @@ impl Office {
         let turn = super::writes::turn_of(&request.operation);
         let (inode, session) = (request.operation.routing_inode(), request.id.session);
         let begun = memory.soft.begin(request.operation.settles());
-        let change = Command::Change {
+        let without_room = self.is_without_room(&request.operation);
+        let mut change = Command::Change {
             epoch,
             session,
             slot: request.id.slot,
@@ -358,6 +368,9 @@ impl Office {
             time: memory.soft.time(self.surroundings.clock.now()),
             operation: request.operation,
         };
+        if without_room {
+            change = Command::WithoutRoom { epoch, change: Box::new(change) };
+        }
         let command = match &begun.unlogged {
             None => change,
             Some(unlogged) => Command::Settle {

@@ -111,6 +111,9 @@ impl Office {
             tokio::pin!(freed);
             freed.as_mut().enable();
             let index = self.linearize().await?;
+            if self.is_without_room(write.operation) {
+                return Ok((index, Wrote::MustBeLogged));
+            }
             let namespace = *self.machine.namespace();
             let wrote = memory.soft.write(namespace, self.machine.reader(), write);
             let wrote = wrote.map_err(|error| self.unreadable(&error))?;

@@ -28,6 +28,7 @@ impl NodeContext {
             clock: Arc::clone(&self.clock),
             map: self.government.map(),
             data: Arc::clone(&self.data),
+            disk: Arc::clone(&self.disk),
         };
         let office = Office::new(id, group, machine, surroundings);
         let house = tokio::spawn(Arc::clone(&office).keep_house());

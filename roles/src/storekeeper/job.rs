@@ -145,7 +145,7 @@ impl Job {
                     .increment(bytes.len() as u64);
             }
             Ok(_) => {}
-            Err(error @ (DataError::Damaged { .. } | DataError::NoSpace | DataError::Disk(_))) => {
+            Err(error @ (DataError::Damaged { .. } | DataError::Disk(_))) => {
                 tracing::error!(inode = %self.request.inode, action, %error, "a data request failed");
             }
             Err(error) => {

@@ -150,6 +150,8 @@ impl FileData for DataPath {
 pub(crate) fn as_fs_error(failure: DataFailure) -> Option<FsError> {
     match failure {
         DataFailure::StaleTruncate { .. } => None,
+        // The program hears of it, and whoever asks for the state of the cluster.
+        failure @ DataFailure::NoSpace => Some(failure.fs_error()),
         failure => {
             tracing::warn!(%failure, "file data");
             Some(failure.fs_error())

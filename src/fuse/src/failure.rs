@@ -53,14 +53,9 @@ impl Failure {
     fn level(self) -> Level {
         match self {
             Failure::Fs(FsError::Damaged) | Failure::Mount(MountFailure::BadHandle) => Level::ERROR,
-            Failure::Fs(
-                FsError::TimedOut
-                | FsError::Overloaded
-                | FsError::NoSpace
-                | FsError::TooManyOpenFiles,
-            )
+            Failure::Fs(FsError::TimedOut | FsError::Overloaded | FsError::TooManyOpenFiles)
             | Failure::Mount(MountFailure::TooManyOpen | MountFailure::LocksLost) => Level::WARN,
-            Failure::Fs(FsError::Stale) => Level::DEBUG,
+            Failure::Fs(FsError::Stale | FsError::NoSpace) => Level::DEBUG,
             Failure::Fs(_) => Level::TRACE,
         }
     }

@@ -3,6 +3,7 @@
 use ministry_types::government::{
     ClusterMap, Event, MinistryCondition, MinistryEntry, NodeCondition, NodeEntry,
 };
+use ministry_types::limits::DATA_FRAME_BYTES_MAX;
 use ministry_types::placement::PlacementGroup;
 use ministry_types::{MinistryId, NodeId, PgId, Timestamp};
 use ministry_wire::admin::{NodeSight, Status};
@@ -65,6 +66,15 @@ fn problems(status: &Status) -> Vec<String> {
         if entry.condition == NodeCondition::Down {
             let address = entry.profile.address;
             problems.push(format!("node {} at {address} does not answer", node.short()));
+        }
+    }
+    for NodeSight { report, .. } in &status.sights {
+        let room = report.disk.available_bytes;
+        if report.disk.total_bytes > 0 && room < DATA_FRAME_BYTES_MAX as u64 {
+            let node = report.node.short();
+            problems.push(format!(
+                "the disk of node {node} is full: files there cannot grow; remove files"
+            ));
         }
     }
     if map.ministries.is_empty() {
@@ -361,6 +371,17 @@ pub mod tests {
         assert!(all.contains("node 03030303 at 10.0.0.3:7400 does not answer"), "{all}");
         assert!(all.contains("is down: no majority of its members answers"), "{all}");
         assert!(all.contains("4 of 4 placement groups lack a replica"), "{all}");
+        assert!(!all.contains("full"), "{all}");
+    }
+
+    #[test]
+    fn a_full_disk_is_a_problem_and_one_that_nobody_has_looked_at_is_none() {
+        let mut state = sample(4);
+        state.sights[0].report.disk.available_bytes = DATA_FRAME_BYTES_MAX as u64 - 1;
+        state.sights[1].report.disk = DiskReport::default();
+        let all = status(&state).problems.join("\n");
+        assert!(all.contains("the disk of node 01010101 is full"), "{all}");
+        assert!(!all.contains("the disk of node 02020202"), "{all}");
     }
 
     #[test]

@@ -38,6 +38,8 @@ struct Change<'a> {
     caller: &'a Caller,
     time: Timestamp,
     operation: &'a Operation,
+    /// Whether it may add to the state.
+    has_room: bool,
 }
 
 /// Why nothing was done.
@@ -82,10 +84,14 @@ impl Namespace {
                 None => Ok(CommandReply::Done),
             };
         }
-        if let Command::Change { session, slot, sequence, caller, time, operation, .. } = command {
+        let (change, has_room) = match command {
+            Command::WithoutRoom { change, .. } => (&**change, false),
+            other => (other, true),
+        };
+        if let Command::Change { session, slot, sequence, caller, time, operation, .. } = change {
             let (session, slot, sequence, time) = (*session, *slot, *sequence, *time);
-            return self
-                .change(state, &Change { session, slot, sequence, caller, time, operation });
+            let change = Change { session, slot, sequence, caller, time, operation, has_room };
+            return self.change(state, &change);
         }
         if let Command::WriteAgain { caller, time, operation, .. } = command {
             let again = self.attempt(state, caller, *time, |work| work.write_again(operation))?;
@@ -140,7 +146,15 @@ impl Namespace {
             Turn::Stale => return Ok(CommandReply::StaleSequence),
         }
         let attempt = self.attempt(state, change.caller, change.time, |work| {
-            work.carry_out(session, change.operation)
+            if change.has_room {
+                return work.carry_out(session, change.operation);
+            }
+            let size = work.size_before(change.operation)?;
+            let outcome = work.carry_out(session, change.operation)?;
+            if has_added(change.operation, size, &outcome) {
+                return Err(FsError::NoSpace.into());
+            }
+            Ok(outcome)
         });
         let reply = match attempt? {
             Ok(outcome) => Ok(outcome),
@@ -153,13 +167,38 @@ impl Namespace {
     }
 }
 
+/// Whether what was carried out has added names, content or attributes to the state. `size`: that of
+/// the file before.
+fn has_added(operation: &Operation, size: u64, outcome: &Outcome) -> bool {
+    if !operation.may_add() {
+        return false;
+    }
+    match outcome {
+        Outcome::NotInline { .. } | Outcome::Conflict { .. } => false,
+        Outcome::Written { attributes, .. } => attributes.size > size,
+        Outcome::Attributes(attributes) if operation.changes_size() => {
+            attributes.layout == Layout::Inline && attributes.size > size
+        }
+        _ => true,
+    }
+}
+
 impl Work<'_> {
+    /// The size of the file that an operation may lengthen; 0 for all others.
+    fn size_before(&self, operation: &Operation) -> Ruled<u64> {
+        let grows = operation.changes_size() && operation.may_add();
+        let inode = operation.routing_inode();
+        let found = if grows { self.records().inode_here(inode)? } else { None };
+        Ok(found.map_or(0, |record| record.attributes.size))
+    }
+
     /// Everything but reigns and changes.
     fn administer(&mut self, command: &Command) -> Ruled<CommandReply> {
         match command {
             Command::Reign { .. }
             | Command::Change { .. }
             | Command::Settle { .. }
+            | Command::WithoutRoom { .. }
             | Command::WriteAgain { .. } => {
                 unreachable!("these have ways of their own")
             }

@@ -144,6 +144,14 @@ pub enum Command {
         /// The write, its place settled.
         operation: Operation,
     },
+    /// A [`Command::Change`] that is to add nothing to the state, since the disk of the minister is
+    /// short of room: one that would is answered [`FsError::NoSpace`], in its slot.
+    WithoutRoom {
+        /// The reign.
+        epoch: Epoch,
+        /// The change.
+        change: Box<Command>,
+    },
     /// From now on storage refuses what was sent to a chunked file before: whoever had the turn to
     /// append has not given it back. One that is not chunked stays as it is.
     Fence {
@@ -181,6 +189,7 @@ impl Command {
             | Command::Adopt { epoch, .. }
             | Command::Settle { epoch, .. }
             | Command::WriteAgain { epoch, .. }
+            | Command::WithoutRoom { epoch, .. }
             | Command::Fence { epoch, .. } => *epoch,
         }
     }

@@ -228,6 +228,7 @@ impl ChunkStore {
             check_range(offset, data.len())?;
             self.refuse_purged(inode)?;
             let object = self.objects.get(&*self.disk, inode)?;
+            self.refuse_when_full(&object)?;
             let wanted = Regions::of_bytes(offset, data.len() as u64);
             // Before the lock, so that readers do not wait for the log. It ends after the lock.
             let _intent = self.begin_write(inode, wanted)?;
@@ -240,7 +241,7 @@ impl ChunkStore {
             if data.is_empty() {
                 return Ok(Written { newly_allocated: 0 });
             }
-            let result = files.write(offset, data, block_checksums);
+            let result = files.write(&*self.disk, offset, data, block_checksums);
             // Also after a failure: a part may be written.
             object.changed();
             let newly_allocated = result? * BLOCK;
@@ -317,7 +318,16 @@ impl ChunkStore {
             let mut state = object.state.write();
             // First: nothing may come back after the files are gone.
             let again = self.tombstones.contains(inode);
-            self.tombstones.insert(inode)?;
+            if let Err(error) = self.tombstones.insert(inode) {
+                if error != ChunkError::NoSpace {
+                    return Err(error);
+                }
+                // Its own blocks make room for the record. Nobody may come in between, and nobody
+                // asks for these bytes again, whatever becomes of the record.
+                *state = ObjectState::default();
+                self.empty_files(inode)?;
+                self.tombstones.insert(inode)?;
+            }
             *state = ObjectState { loaded: true, files: None, purged: true };
             let path = object_path(inode);
             let mut removed = false;
@@ -335,6 +345,35 @@ impl ChunkStore {
             self.intents.forget(inode);
             Ok(())
         })
+    }
+
+    /// Gives up what the files of an inode hold.
+    fn empty_files(&self, inode: InodeId) -> Result<(), ChunkError> {
+        for ending in ["data", "sum"] {
+            let path = format!("{}.{ending}", object_path(inode));
+            let file = self.disk.open(&path, false).map_err(ChunkError::from_io("open", &path))?;
+            if let Some(file) = file {
+                file.set_size(0).map_err(ChunkError::from_io("cut", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what would need a first block of an inode for which the disk has no room, before
+    /// files are made for it.
+    fn refuse_when_full(&self, object: &Object) -> Result<(), ChunkError> {
+        if object.state.read().files.is_some() {
+            return Ok(());
+        }
+        let path = format!("{}.data", object_path(object.inode));
+        let room = self.disk.claim_room(BLOCK).map_err(ChunkError::from_io("find room for", &path));
+        if room?.is_some() {
+            return Ok(());
+        }
+        match self.disk.exists(&path).map_err(ChunkError::from_io("look for", &path))? {
+            true => Ok(()),
+            false => Err(ChunkError::NoSpace),
+        }
     }
 
     /// Bytes in 4 KiB blocks of a chunk that have data.

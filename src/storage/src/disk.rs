@@ -15,7 +15,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use ministry_types::limits::{DISK_RESERVE_BYTES_MAX, DISK_RESERVE_PART};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
@@ -30,6 +32,18 @@ pub struct Usage {
     pub available: u64,
     /// Which device: two folders with the same number share their room.
     pub device: u64,
+}
+
+impl Usage {
+    /// Bytes that file data leaves free for the logs and the state of the node.
+    pub fn reserve(&self) -> u64 {
+        (self.total / DISK_RESERVE_PART).min(DISK_RESERVE_BYTES_MAX)
+    }
+
+    /// Bytes that file data may still take.
+    pub fn available_for_files(&self) -> u64 {
+        self.available.saturating_sub(self.reserve())
+    }
 }
 
 /// A folder tree on one disk.
@@ -58,6 +72,38 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 
     /// Room on the file system below.
     fn usage(&self) -> io::Result<Usage>;
+
+    /// Room for so many bytes more of file data, if the disk has it beside its reserve and what was
+    /// claimed before. A program that takes room at the same moment may be faster; then the
+    /// write itself fails.
+    fn claim_room(&self, bytes: u64) -> io::Result<Option<RoomClaim>>;
+}
+
+/// Bytes that are about to be taken: they count as taken until this is dropped.
+#[derive(Debug)]
+pub struct RoomClaim {
+    claimed: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl RoomClaim {
+    /// One of `bytes`, if they fit into `room` beside what is claimed.
+    fn within(room: u64, claimed: &Arc<AtomicU64>, bytes: u64) -> Option<RoomClaim> {
+        let before = claimed.fetch_add(bytes, Ordering::Relaxed);
+        let claim = RoomClaim { claimed: Arc::clone(claimed), bytes };
+        (before.saturating_add(bytes) <= room).then_some(claim)
+    }
+
+    /// One on a disk without bounds.
+    pub(crate) fn unbounded() -> RoomClaim {
+        RoomClaim { claimed: Arc::default(), bytes: 0 }
+    }
+}
+
+impl Drop for RoomClaim {
+    fn drop(&mut self) {
+        self.claimed.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// A write that did not get all of its bytes to the file.
@@ -116,12 +162,14 @@ pub(crate) fn folder_of(path: &str) -> &str {
 #[derive(Debug, Clone)]
 pub struct RealDisk {
     root: PathBuf,
+    /// Bytes that are about to be taken.
+    claimed: Arc<AtomicU64>,
 }
 
 impl RealDisk {
     /// A disk whose root is `root`, which is there.
     pub fn new(root: &Path) -> RealDisk {
-        RealDisk { root: root.to_owned() }
+        RealDisk { root: root.to_owned(), claimed: Arc::default() }
     }
 
     fn full(&self, path: &str) -> PathBuf {
@@ -198,6 +246,11 @@ impl Disk for RealDisk {
 
     fn usage(&self) -> io::Result<Usage> {
         usage_of(&self.root)
+    }
+
+    fn claim_room(&self, bytes: u64) -> io::Result<Option<RoomClaim>> {
+        let room = self.usage()?.available_for_files();
+        Ok(RoomClaim::within(room, &self.claimed, bytes))
     }
 }
 
@@ -345,6 +398,39 @@ impl DiskFile for RealFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tenth_of_a_disk_is_kept_from_files_and_no_more_than_a_gibibyte() {
+        let disk = |total: u64, available| Usage { total, free: available, available, device: 1 };
+        let small = disk(1000 << 20, 300 << 20);
+        assert_eq!((small.reserve(), small.available_for_files()), (100 << 20, 200 << 20));
+        let large = disk(1 << 40, 3 << 30);
+        assert_eq!((large.reserve(), large.available_for_files()), (1 << 30, 2 << 30));
+        assert_eq!(disk(1 << 40, 1 << 29).available_for_files(), 0);
+    }
+
+    #[test]
+    fn what_is_claimed_counts_as_taken_until_it_is_done() {
+        let claimed = Arc::default();
+        let claim = |bytes| RoomClaim::within(100, &claimed, bytes);
+        let first = claim(60).unwrap();
+        assert!(claim(41).is_none());
+        let second = claim(40).unwrap();
+        assert!(claim(1).is_none());
+        drop(first);
+        let _third = claim(60).unwrap();
+        drop(second);
+        assert_eq!(claimed.load(Ordering::Relaxed), 60);
+    }
+
+    #[test]
+    fn more_than_the_disk_has_finds_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(folder.path());
+        let usage = disk.usage().unwrap();
+        assert!(disk.claim_room(usage.available_for_files() / 2).unwrap().is_some());
+        assert!(disk.claim_room(usage.total).unwrap().is_none());
+    }
 
     #[test]
     fn a_sparse_file_reads_zeros_in_its_holes_and_ends_where_it_was_cut() {

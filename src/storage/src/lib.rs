@@ -21,7 +21,7 @@ pub mod memory_disk;
 pub mod meta_store;
 
 pub use chunk_store::{ChunkError, ChunkStore, ChunkStoreOptions, ReadOut, Searched, Written};
-pub use disk::{Disk, DiskFile, RealDisk, Usage};
+pub use disk::{Disk, DiskFile, RealDisk, RoomClaim, Usage};
 pub use marker::{FolderError, FolderLock, Marker};
 pub use memory_disk::MemoryDisk;
 pub use meta_store::RocksKv;

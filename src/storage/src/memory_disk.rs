@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ministry_types::placement::mix;
 use parking_lot::Mutex;
 
-use crate::disk::{Disk, DiskFile, Usage, WriteFailure, folder_of};
+use crate::disk::{Disk, DiskFile, RoomClaim, Usage, WriteFailure, folder_of};
 
 const PAGE: usize = 4096;
 /// What a disk writes whole or not at all.
@@ -47,6 +47,8 @@ struct Tree {
 struct Faults {
     /// Bytes that fit; `None`: no bound.
     capacity: Option<u64>,
+    /// File data leaves the reserve of a disk of this capacity free.
+    reserved: bool,
     /// Syncs that still work; `None`: all.
     syncs_left: Option<u64>,
     /// Syncs since the beginning, failed ones included.
@@ -274,6 +276,12 @@ impl MemoryDisk {
         self.tree.lock().faults.capacity = bytes;
     }
 
+    /// Has file data leave the reserve of the disk free, as on a real one: [`Usage::reserve`].
+    /// Otherwise it meets the end of the disk itself.
+    pub fn keep_reserve(&self) {
+        self.tree.lock().faults.reserved = true;
+    }
+
     /// Lets `count` further syncs work; those after it fail, until a crash.
     pub fn fail_syncs_after(&self, count: u64) {
         self.tree.lock().faults.syncs_left = Some(count);
@@ -397,6 +405,13 @@ impl Disk for MemoryDisk {
         let total = tree.faults.capacity.unwrap_or(1 << 40);
         let free = total.saturating_sub(MemoryDisk::allocated_bytes(&tree));
         Ok(Usage { total, free, available: free, device: 0 })
+    }
+
+    fn claim_room(&self, bytes: u64) -> io::Result<Option<RoomClaim>> {
+        // Counting what is taken goes through all files.
+        let reserved = self.tree.lock().faults.reserved;
+        let fits = !reserved || bytes <= self.usage()?.available_for_files();
+        Ok(fits.then(RoomClaim::unbounded))
     }
 }
 

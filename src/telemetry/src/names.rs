@@ -152,6 +152,10 @@ metrics_table! {
         "Requests about file data that are under way.";
     "ministry_storekeeper_waiting" Gauge Count Stable []
         "Writes that wait for a member of their placement group to answer.";
+    "ministry_node_disk_bytes" Gauge Bytes Stable []
+        "Size of the disk below the node's data folder.";
+    "ministry_node_disk_available_bytes" Gauge Bytes Stable []
+        "What file data may still take of it: all but the reserve that is kept for logs and state.";
     "ministry_storage_read_bytes_total" Counter Bytes Stable []
         "File data read from the disk.";
     "ministry_storage_write_bytes_total" Counter Bytes Stable []

@@ -49,6 +49,17 @@ pub const CALLER_GROUPS_MAX: usize = 1024;
 
 /// Bytes of a block under one checksum.
 pub const BLOCK_BYTES: usize = 4096;
+/// Part of a node's disk that file data leaves free, so that the logs and the state of the node have
+/// room where files have filled it; see [`DISK_RESERVE_BYTES_MAX`].
+///
+/// When met: `ENOSPC` for what takes new blocks. Below half of it a minister on the node answers
+/// `ENOSPC` to whatever adds names, small files or attributes; removing goes on.
+pub const DISK_RESERVE_PART: u64 = 10;
+/// The most that file data leaves free on a disk, however large that is: logs and state of a node do
+/// not grow with it.
+///
+/// When met: a larger disk keeps no more than this.
+pub const DISK_RESERVE_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of a chunk unless a layout says otherwise.
 pub const CHUNK_BYTES: u64 = 64 << 20;
 /// Cuts of one file that storage has not confirmed; a further one waits for a confirmation.

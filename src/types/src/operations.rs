@@ -582,6 +582,33 @@ impl Operation {
         }
     }
 
+    /// Whether it may add names, content or attributes to the state of a ministry. What moves or
+    /// removes them does not, nor what belongs to a file in chunks.
+    pub fn may_add(&self) -> bool {
+        match self {
+            Operation::Create { .. }
+            | Operation::Put { .. }
+            | Operation::Link { .. }
+            | Operation::SetXattr { .. }
+            | Operation::WriteInline { .. }
+            | Operation::Extend { .. } => true,
+            Operation::SpaceInline { change, .. } => *change != SpaceChange::Punch,
+            Operation::SetAttributes { set, .. } => set.size.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is about the content of one file, or its size.
+    pub fn changes_size(&self) -> bool {
+        matches!(
+            self,
+            Operation::WriteInline { .. }
+                | Operation::Extend { .. }
+                | Operation::SpaceInline { .. }
+                | Operation::SetAttributes { .. }
+        )
+    }
+
     /// The object whose own record it changes or tells beyond its names: whatever is unlogged of
     /// it has to be in the log first.
     pub fn settles(&self) -> Option<InodeId> {

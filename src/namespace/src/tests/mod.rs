@@ -14,4 +14,5 @@ mod sessions;
 mod soft;
 mod times;
 mod transfer;
+mod without_room;
 mod world;

@@ -24,7 +24,7 @@ use super::checksums::{
     decode_sums, encode_sums, fits, is_zero, parts, sum_offset, written_down,
 };
 use super::intents::REGION_BYTES;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, RoomClaim};
 
 /// Chunks of one file whose allocation is remembered.
 const COUNTED_CHUNKS_MAX: usize = 1024;
@@ -152,12 +152,14 @@ impl BlockFiles {
         Ok(Verified { data, crcs })
     }
 
-    /// Writes `data` at `offset`. Returns how many blocks were holes before.
+    /// Writes `data` at `offset`, if the disk has room for what of it falls into holes. Returns how
+    /// many blocks were holes before.
     ///
     /// The checksums are written first: where room runs out they do so before any byte of the file
     /// has changed.
     pub(super) fn write(
         &mut self,
+        disk: &dyn Disk,
         offset: u64,
         data: &[u8],
         given: Option<&[u32]>,
@@ -165,6 +167,7 @@ impl BlockFiles {
         let first = offset / BLOCK;
         let end = (offset + data.len() as u64).div_ceil(BLOCK);
         let old = self.read_sums(first, end)?;
+        let _room = self.find_room(disk, &old)?;
         let new = self.sums_of_write(offset, data, given, &old)?;
         if let Err(error) = self.write_sums(first, &new) {
             // The sums that were there keep their place: writing them again needs no room.
@@ -184,6 +187,17 @@ impl BlockFiles {
         }
         self.data_bytes = self.data_bytes.max(offset + data.len() as u64);
         Ok(self.count_new(first, &old))
+    }
+
+    /// Refuses what would take from the reserve of the disk. Blocks that have their room already
+    /// need none.
+    fn find_room(&self, disk: &dyn Disk, old: &[u32]) -> Result<Option<RoomClaim>, ChunkError> {
+        let holes = old.iter().filter(|sum| **sum == HOLE).count() as u64;
+        if holes == 0 {
+            return Ok(None);
+        }
+        let found = disk.claim_room(holes * BLOCK).map_err(self.data_failed("find room for"))?;
+        found.map_or(Err(ChunkError::NoSpace), |claim| Ok(Some(claim)))
     }
 
     /// Follows a stream of writes. Once a piece of it is long enough it is to be written out at

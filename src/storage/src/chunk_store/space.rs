@@ -48,18 +48,20 @@ impl ChunkStore {
             }
             self.refuse_purged(inode)?;
             let object = self.objects.get(&*self.disk, inode)?;
+            if change != SpaceChange::Punch {
+                self.refuse_when_full(&object)?;
+            }
             // As for a write: bytes and checksums change one after the other.
             let _intent = self.begin_write(inode, Regions::of_bytes(bytes.start, length))?;
             let mut state = object.state.write();
             self.load(&object, &mut state, change != SpaceChange::Punch)?;
             self.settle(&object, &mut state, truncates)?;
             let Some(files) = &mut state.files else { return Ok(()) };
+            let disk = &*self.disk;
             let result = match change {
-                SpaceChange::Allocate => files.allocate(bytes),
-                SpaceChange::Punch => files.punch(bytes),
-                SpaceChange::Zero => {
-                    files.punch(bytes.clone()).and_then(|()| files.allocate(bytes))
-                }
+                SpaceChange::Allocate => files.allocate(disk, bytes),
+                SpaceChange::Punch => files.punch(disk, bytes),
+                SpaceChange::Zero => files.zero(disk, bytes),
             };
             // Also after a failure: a part may be done.
             object.changed();

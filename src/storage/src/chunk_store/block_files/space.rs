@@ -13,13 +13,42 @@ use std::ops::Range;
 use super::super::ChunkError;
 use super::super::checksums::{BLOCK, HEADER_BYTES, HOLE, SUM_BYTES, sum_offset, zero_sum};
 use super::{BlockFiles, COUNT_STEP};
+use crate::disk::Disk;
 
 impl BlockFiles {
     /// Keeps room for the blocks that these bytes touch. What has room stays as it is.
-    pub(in super::super) fn allocate(&mut self, bytes: Range<u64>) -> Result<(), ChunkError> {
+    pub(in super::super) fn allocate(
+        &mut self,
+        disk: &dyn Disk,
+        bytes: Range<u64>,
+    ) -> Result<(), ChunkError> {
+        let (first, old) = self.sums_of(&bytes)?;
+        let _room = self.find_room(disk, &old)?;
+        self.allocate_among(first, &old)
+    }
+
+    /// Makes these bytes zeros that have their room, which is looked for before anything is given
+    /// up: blocks that had room have it afterwards, also on a full disk.
+    pub(in super::super) fn zero(
+        &mut self,
+        disk: &dyn Disk,
+        bytes: Range<u64>,
+    ) -> Result<(), ChunkError> {
+        let (_, old) = self.sums_of(&bytes)?;
+        let _room = self.find_room(disk, &old)?;
+        self.punch(disk, bytes.clone())?;
+        let (first, old) = self.sums_of(&bytes)?;
+        self.allocate_among(first, &old)
+    }
+
+    /// The checksums of the blocks that these bytes touch, and which the first one is.
+    fn sums_of(&self, bytes: &Range<u64>) -> Result<(u64, Vec<u32>), ChunkError> {
         let first = bytes.start / BLOCK;
-        let old = self.read_sums(first, bytes.end.div_ceil(BLOCK))?;
-        for run in runs(first, &old, |sum| sum == HOLE) {
+        Ok((first, self.read_sums(first, bytes.end.div_ceil(BLOCK))?))
+    }
+
+    fn allocate_among(&mut self, first: u64, old: &[u32]) -> Result<(), ChunkError> {
+        for run in runs(first, old, |sum| sum == HOLE) {
             self.allocate_holes(run)?;
         }
         Ok(())
@@ -47,14 +76,18 @@ impl BlockFiles {
     }
 
     /// Makes these bytes zeros, and gives the room of whole blocks back.
-    pub(in super::super) fn punch(&mut self, bytes: Range<u64>) -> Result<(), ChunkError> {
+    pub(in super::super) fn punch(
+        &mut self,
+        disk: &dyn Disk,
+        bytes: Range<u64>,
+    ) -> Result<(), ChunkError> {
         let whole = bytes.start.div_ceil(BLOCK)..bytes.end / BLOCK;
         if whole.start > whole.end {
             // Within one block.
-            return self.zero_part(bytes);
+            return self.zero_part(disk, bytes);
         }
-        self.zero_part(bytes.start..whole.start * BLOCK)?;
-        self.zero_part(whole.end * BLOCK..bytes.end)?;
+        self.zero_part(disk, bytes.start..whole.start * BLOCK)?;
+        self.zero_part(disk, whole.end * BLOCK..bytes.end)?;
         let old = self.read_sums(whole.start, whole.end)?;
         for run in runs(whole.start, &old, |sum| sum != HOLE) {
             self.punch_blocks(run)?;
@@ -63,13 +96,13 @@ impl BlockFiles {
     }
 
     /// Zeros within one block; a hole stays one.
-    fn zero_part(&mut self, bytes: Range<u64>) -> Result<(), ChunkError> {
+    fn zero_part(&mut self, disk: &dyn Disk, bytes: Range<u64>) -> Result<(), ChunkError> {
         let block = bytes.start / BLOCK;
         if bytes.is_empty() || self.read_sums(block, block + 1)? == [HOLE] {
             return Ok(());
         }
         let zeros = vec![0; (bytes.end - bytes.start) as usize];
-        self.write(bytes.start, &zeros, None).map(drop)
+        self.write(disk, bytes.start, &zeros, None).map(drop)
     }
 
     fn punch_blocks(&mut self, blocks: Range<u64>) -> Result<(), ChunkError> {

@@ -161,3 +161,69 @@ fn one_search_does_a_bounded_amount_of_work() {
     let found = store.seek(INODE, BLOCK..end, false, CHUNK, |_| true, &[]).unwrap();
     assert_eq!(found, Searched { at: end, found: false });
 }
+
+#[test]
+fn the_reserve_of_a_disk_is_kept_from_what_needs_new_blocks_and_from_nothing_else() {
+    let disk = MemoryDisk::default();
+    let store = open(&disk);
+    disk.keep_reserve();
+    disk.set_capacity(Some(10 * CHUNK));
+    let data = pattern(CHUNK as usize, 3);
+    change(&store, 8 * CHUNK..9 * CHUNK - BLOCK, SpaceChange::Allocate);
+    let mut chunks = 0;
+    let refused = loop {
+        match store.write(INODE, chunks * CHUNK, &data, None, &[]) {
+            Ok(_) => chunks += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, ChunkError::NoSpace);
+    let usage = disk.usage().unwrap();
+    assert!(usage.available >= usage.reserve() && usage.available_for_files() < CHUNK, "{usage:?}");
+    assert_eq!(chunks, 7, "a tenth is kept, and some blocks hold checksums");
+    let kept = store.change_space(INODE, 12 * CHUNK..13 * CHUNK, SpaceChange::Allocate, &[]);
+    assert_eq!(kept, Err(ChunkError::NoSpace));
+    // What has its room.
+    let other = pattern(CHUNK as usize - BLOCK_BYTES, 4);
+    store.write(INODE, 0, &other, None, &[]).unwrap();
+    store.write(INODE, 8 * CHUNK, &other, None, &[]).unwrap();
+    assert!(read(&store, 8 * CHUNK, other.len()) == other);
+    // Zeros keep what room they have.
+    change(&store, 8 * CHUNK..9 * CHUNK - BLOCK, SpaceChange::Zero);
+    assert!(read(&store, 8 * CHUNK, other.len()).iter().all(|byte| *byte == 0));
+    store.write(INODE, 8 * CHUNK, &other, None, &[]).unwrap();
+    // No files for what does not come in, to the last block.
+    let mut end = 20 * CHUNK;
+    while store.write(INODE, end, &data[..BLOCK_BYTES], None, &[]).is_ok() {
+        end += BLOCK;
+    }
+    let more = InodeId(INODE.0 + 1);
+    assert_eq!(store.write(more, 0, &data, None, &[]), Err(ChunkError::NoSpace));
+    assert!(!disk.exists(&format!("{}.sum", object_path(more))).unwrap());
+    // Giving room back, and taking it.
+    change(&store, CHUNK..2 * CHUNK, SpaceChange::Punch);
+    store.write(INODE, 12 * CHUNK, &data[..CHUNK as usize / 2], None, &[]).unwrap();
+}
+
+#[test]
+fn what_is_removed_makes_the_room_that_removing_needs() {
+    let disk = MemoryDisk::default();
+    let store = open(&disk);
+    let data = pattern(CHUNK as usize, 5);
+    // So many that the record of one of them begins a new block.
+    let inodes = (1..300).map(|number| InodeId(number << 8));
+    inodes.clone().for_each(|inode| {
+        store.write(inode, 0, &data[..BLOCK_BYTES], None, &[]).unwrap();
+    });
+    let taken = (1 << 40) - disk.usage().unwrap().free;
+    disk.set_capacity(Some(taken));
+    for inode in inodes.clone() {
+        store.purge(inode).unwrap();
+        assert_eq!(store.read(inode, 0, 1, &[]), Err(ChunkError::Purged));
+    }
+    disk.crash(None);
+    let store = open(&disk);
+    for inode in inodes {
+        assert_eq!(store.read(inode, 0, 1, &[]), Err(ChunkError::Purged));
+    }
+}

@@ -1,0 +1,143 @@
+//! Disks that fill up: the mount says so, nothing is lost, nobody dies, and room that is given back
+//! is there again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use ministry_tests::{Cluster, Plan, tree, wait};
+
+use crate::{MINUTE, healthy};
+
+const MIB: usize = 1 << 20;
+/// Of each node's disk. A tenth is kept from file data.
+const DISK: usize = 256 * MIB;
+
+/// Three nodes, each with a small file system of its own.
+fn cluster() -> Cluster {
+    let plan = Plan { nodes: 3, disk_bytes: Some(DISK as u64), ..Plan::default() };
+    Cluster::with(plan)
+}
+
+/// Writes until there is no room; answers how many MiB are written.
+fn fill(path: &Path, content: &[u8]) -> usize {
+    let mut file = File::create_new(path).unwrap();
+    for written in 0..DISK / MIB {
+        if let Err(error) = file.write_all(content) {
+            assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "after {written} MiB: {error}");
+            return written;
+        }
+    }
+    panic!("more than the disks hold");
+}
+
+fn available(folder: &Path) -> u64 {
+    let room = rustix::fs::statvfs(folder).unwrap();
+    room.f_bavail * room.f_frsize
+}
+
+fn no_space<T>(result: io::Result<T>) -> bool {
+    result.err().and_then(|error| error.raw_os_error()) == Some(libc::ENOSPC)
+}
+
+#[test]
+fn full_disks_are_said_and_survived_and_room_comes_back() {
+    let mut cluster = cluster();
+    let mount = cluster.mount(0).to_owned();
+    let content = tree::bytes(1, MIB);
+    // Room that was promised while there was some.
+    let promised = File::create_new(mount.join("promised")).unwrap();
+    rustix::fs::fallocate(&promised, rustix::fs::FallocateFlags::empty(), 0, 4 * MIB as u64)
+        .unwrap();
+    let written = fill(&mount.join("large"), &content);
+    assert!(written > DISK / MIB / 2, "only {written} MiB fitted");
+
+    promised.write_all_at(&content, MIB as u64).unwrap();
+    let large = OpenOptions::new().read(true).write(true).open(mount.join("large")).unwrap();
+    large.write_all_at(&content[..MIB / 2], (MIB / 2) as u64).unwrap();
+    large.write_all_at(&content[MIB / 2..], (MIB / 2) as u64).unwrap();
+    for file in [&promised, &large] {
+        file.sync_all().unwrap();
+    }
+    assert!(no_space(fs::write(mount.join("more"), &content)), "there is no room");
+    // Names and small files have the reserve.
+    fs::create_dir(mount.join("folder")).unwrap();
+    fs::write(mount.join("folder/small"), b"fits").unwrap();
+    wait::until_true(MINUTE, "the mount tells that it is full", || available(&mount) < MIB as u64);
+    wait::until_true(MINUTE, "status says that three disks are full", || {
+        cluster.ctl(&["status"]).run().out.matches("is full").count() == 3
+    });
+
+    // The nodes start on disks that are full.
+    cluster.kill_all(false);
+    cluster.start_all();
+    cluster.wait_until_serving();
+    let mut found = vec![0; MIB];
+    for part in 0..written {
+        large.read_exact_at(&mut found, (part * MIB) as u64).unwrap();
+        let as_written = if part == 0 {
+            found[..MIB / 2] == content[..MIB / 2] && found[MIB / 2..] == content[MIB / 2..]
+        } else {
+            found == content
+        };
+        assert!(as_written, "MiB {part} of {written}");
+    }
+
+    drop(large);
+    fs::remove_file(mount.join("large")).unwrap();
+    wait::until_true(MINUTE, "the room comes back", || available(&mount) > (DISK / 2) as u64);
+    fs::write(mount.join("again"), &content).unwrap();
+    assert!(fs::read(mount.join("again")).unwrap() == content);
+    assert_eq!(fs::read(mount.join("folder/small")).unwrap(), b"fits");
+    healthy(&mut cluster);
+}
+
+/// Another program may fill the disk of the nodes beyond what file data leaves.
+#[test]
+fn a_disk_that_others_fill_takes_no_names_and_gives_them_up() {
+    let mut cluster = cluster();
+    let mount = cluster.mount(0).to_owned();
+    fs::write(mount.join("old"), b"there before").unwrap();
+    let held = File::create_new(mount.join("held")).unwrap();
+    held.write_all_at(b"12345", 0).unwrap();
+    let minister = cluster.minister(1);
+    let ballast_path = cluster.data(minister).join("ballast");
+    let ballast = File::create_new(&ballast_path).unwrap();
+    let room = available(cluster.data(minister).as_path());
+    let left = (DISK / 40) as u64;
+    // SAFETY: no memory is handed over.
+    let kept = unsafe { libc::fallocate(ballast.as_raw_fd(), 0, 0, (room - left) as i64) };
+    assert_eq!(kept, 0, "{}", io::Error::last_os_error());
+
+    let mut number = 0;
+    wait::until_true(MINUTE, "names are refused", || {
+        number += 1;
+        no_space(File::create_new(mount.join(format!("new-{number}"))))
+    });
+    assert!(no_space(fs::create_dir(mount.join("folder"))));
+    assert!(no_space(fs::hard_link(mount.join("old"), mount.join("linked"))));
+    assert!(no_space(std::os::unix::fs::symlink("old", mount.join("symlink"))));
+    assert!(no_space(held.write_all_at(b"longer", 0)));
+    held.write_all_at(b"small", 0).unwrap();
+    assert!(no_space(
+        rustix::fs::setxattr(mount.join("held"), "user.a", b"b", rustix::fs::XattrFlags::empty())
+            .map_err(io::Error::from)
+    ));
+    let exists = File::create_new(mount.join("held")).unwrap_err();
+    assert_eq!(exists.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(fs::read(mount.join("old")).unwrap(), b"there before");
+    fs::rename(mount.join("old"), mount.join("moved")).unwrap();
+    fs::remove_file(mount.join("moved")).unwrap();
+
+    fs::remove_file(ballast_path).unwrap();
+    drop(ballast);
+    wait::until_true(MINUTE, "names are taken again", || {
+        fs::create_dir(mount.join("folder")).is_ok()
+    });
+    held.write_all_at(b"longer", 0).unwrap();
+    held.sync_all().unwrap();
+    assert_eq!(fs::read(mount.join("held")).unwrap(), b"longer");
+    healthy(&mut cluster);
+}
