@@ -5,6 +5,7 @@
 //! waits for the disk.
 
 use ministry_storage::Usage;
+use ministry_types::limits::DATA_FRAME_BYTES_MAX;
 use ministry_wire::node::DiskReport;
 use parking_lot::Mutex;
 
@@ -14,20 +15,22 @@ enum Level {
     /// There is room.
     #[default]
     Fine,
-    /// None but the reserve: files get no new blocks.
+    /// Hardly any but the reserve: files get no new blocks.
     Full,
     /// Less than half of the reserve.
     Short,
 }
 
 impl Level {
-    /// From one look, and how it was before: what was short has to be clearly better to be so no
-    /// more, or each removal and creation would turn it.
+    /// From one look, and how it was before: what was worse has to be clearly better to be so no
+    /// more, or each removal and creation would turn it. A disk is full once it has no room for
+    /// the largest write.
     fn of(usage: &Usage, before: Level) -> Level {
         let quarters = if before == Level::Short { 3 } else { 2 };
+        let writes = if before == Level::Fine { 1 } else { 4 };
         if usage.available < usage.reserve() / 4 * quarters {
             Level::Short
-        } else if usage.available_for_files() == 0 {
+        } else if usage.available_for_files() < writes * DATA_FRAME_BYTES_MAX as u64 {
             Level::Full
         } else {
             Level::Fine
@@ -107,5 +110,17 @@ mod tests {
         assert_eq!(look(74 << 20), (true, 0));
         assert_eq!(look(75 << 20), (false, 0));
         assert_eq!(look(51 << 20), (false, 0));
+    }
+
+    #[test]
+    fn a_disk_is_full_when_the_largest_write_does_not_fit() {
+        let at = |available_for_files: u64, before| {
+            let (total, free) = (1000 << 20, (100 << 20) + available_for_files);
+            Level::of(&Usage { total, free, available: free, device: 1 }, before)
+        };
+        assert_eq!(at(1 << 20, Level::Fine), Level::Fine);
+        assert_eq!(at((1 << 20) - 1, Level::Fine), Level::Full);
+        assert_eq!(at((4 << 20) - 1, Level::Full), Level::Full);
+        assert_eq!(at(4 << 20, Level::Full), Level::Fine);
     }
 }

@@ -3,11 +3,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ministry_tests::{Cluster, Plan, tree, wait};
+use rustix::fs::FallocateFlags;
 
 use crate::{MINUTE, healthy};
 
@@ -49,8 +49,7 @@ fn full_disks_are_said_and_survived_and_room_comes_back() {
     let content = tree::bytes(1, MIB);
     // Room that was promised while there was some.
     let promised = File::create_new(mount.join("promised")).unwrap();
-    rustix::fs::fallocate(&promised, rustix::fs::FallocateFlags::empty(), 0, 4 * MIB as u64)
-        .unwrap();
+    rustix::fs::fallocate(&promised, FallocateFlags::empty(), 0, 4 * MIB as u64).unwrap();
     let written = fill(&mount.join("large"), &content);
     assert!(written > DISK / MIB / 2, "only {written} MiB fitted");
 
@@ -65,10 +64,17 @@ fn full_disks_are_said_and_survived_and_room_comes_back() {
     // Names and small files have the reserve.
     fs::create_dir(mount.join("folder")).unwrap();
     fs::write(mount.join("folder/small"), b"fits").unwrap();
-    wait::until_true(MINUTE, "the mount tells that it is full", || available(&mount) < MIB as u64);
-    wait::until_true(MINUTE, "status says that three disks are full", || {
-        cluster.ctl(&["status"]).run().out.matches("is full").count() == 3
-    });
+    // Small pieces, until no disk takes one: the first write that is refused is so by the fullest.
+    let mut more = OpenOptions::new().append(true).open(mount.join("more")).unwrap();
+    let mut look = |what: &str, mut is_so: Box<dyn FnMut() -> bool + '_>| {
+        wait::until_true(MINUTE, what, || {
+            while more.write_all(&content[..MIB / 16]).is_ok() {}
+            is_so()
+        });
+    };
+    look("df tells that it is full", Box::new(|| available(&mount) < MIB as u64));
+    let all = || cluster.ctl(&["status"]).run().out.matches("is full").count() == 3;
+    look("status tells that three disks are full", Box::new(all));
 
     // The nodes start on disks that are full.
     cluster.kill_all(false);
@@ -102,14 +108,13 @@ fn a_disk_that_others_fill_takes_no_names_and_gives_them_up() {
     fs::write(mount.join("old"), b"there before").unwrap();
     let held = File::create_new(mount.join("held")).unwrap();
     held.write_all_at(b"12345", 0).unwrap();
-    let minister = cluster.minister(1);
-    let ballast_path = cluster.data(minister).join("ballast");
-    let ballast = File::create_new(&ballast_path).unwrap();
-    let room = available(cluster.data(minister).as_path());
-    let left = (DISK / 40) as u64;
-    // SAFETY: no memory is handed over.
-    let kept = unsafe { libc::fallocate(ballast.as_raw_fd(), 0, 0, (room - left) as i64) };
-    assert_eq!(kept, 0, "{}", io::Error::last_os_error());
+    // Whoever is minister.
+    let ballast: Vec<PathBuf> = (0..3).map(|node| cluster.data(node).join("ballast")).collect();
+    for path in &ballast {
+        let file = File::create_new(path).unwrap();
+        let room = available(path) - (DISK / 40) as u64;
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, room).unwrap();
+    }
 
     let mut number = 0;
     wait::until_true(MINUTE, "names are refused", || {
@@ -131,8 +136,7 @@ fn a_disk_that_others_fill_takes_no_names_and_gives_them_up() {
     fs::rename(mount.join("old"), mount.join("moved")).unwrap();
     fs::remove_file(mount.join("moved")).unwrap();
 
-    fs::remove_file(ballast_path).unwrap();
-    drop(ballast);
+    ballast.iter().for_each(|path| fs::remove_file(path).unwrap());
     wait::until_true(MINUTE, "names are taken again", || {
         fs::create_dir(mount.join("folder")).is_ok()
     });

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ministry_namespace::{Command, CommandReply, access_is_due};
 use ministry_types::limits::{ACCESS_SETTLE_INTERVAL, ATTEMPT_TIMEOUT, SETTLE_INTERVAL};
-use ministry_types::operations::{Answer, Operation, Outcome, Query};
+use ministry_types::operations::{Answer, Operation, Outcome, Query, WriteAt};
 use ministry_types::{ClientId, Epoch, FsError, InodeId, LogIndex, SessionId};
 use ministry_wire::minister::{
     AppendTurn, ChangeReply, ChangeRequest, ReclaimRequest, Refusal, RequestId, UnloggedWrite,
@@ -83,7 +83,7 @@ impl Office {
             now: self.surroundings.clock.now(),
             time: None,
         };
-        let (index, wrote) = self.write_when_free(memory, &write).await?;
+        let (index, wrote) = self.write_when_free(memory, &write, false).await?;
         match wrote {
             Wrote::Answered(result, mark) => {
                 let inode = request.operation.routing_inode();
@@ -99,11 +99,13 @@ impl Office {
         }
     }
 
-    /// Carries a write out in memory, as soon as no change of the file is under way.
+    /// Carries a write out in memory, as soon as no change of the file is under way. What was
+    /// acknowledged `before` is not to be refused for want of room.
     async fn write_when_free(
         &self,
         memory: &Memory,
         write: &Write<'_>,
+        before: bool,
     ) -> Result<(LogIndex, Wrote), Refusal> {
         let deadline = Instant::now() + ATTEMPT_TIMEOUT;
         loop {
@@ -111,7 +113,8 @@ impl Office {
             tokio::pin!(freed);
             freed.as_mut().enable();
             let index = self.linearize().await?;
-            if self.is_without_room(write.operation) {
+            let without_room = !before && self.is_without_room(write.operation);
+            if without_room && self.would_grow(memory, write.operation)? {
                 return Ok((index, Wrote::MustBeLogged));
             }
             let namespace = *self.machine.namespace();
@@ -121,6 +124,17 @@ impl Office {
                 return Ok((index, wrote));
             }
         }
+    }
+
+    /// Whether a write would make the content longer that a file has in its inode.
+    fn would_grow(&self, memory: &Memory, operation: &Operation) -> Result<bool, Refusal> {
+        let Operation::WriteInline { inode, at, data } = operation else { return Ok(false) };
+        let size = self.attributes(memory, *inode)?.map_or(0, |found| found.size);
+        Ok(match at {
+            WriteAt::Within(_) => false,
+            WriteAt::End => !data.is_empty(),
+            WriteAt::Offset(offset) => offset.saturating_add(data.len() as u64) > size,
+        })
     }
 
     fn unreadable(&self, error: &ministry_types::kv::KvError) -> Refusal {
@@ -283,7 +297,7 @@ impl Office {
         let (id, reign) = (RequestId { session, slot, sequence }, memory.reign);
         let now = self.surroundings.clock.now();
         let again = Write { id, caller: &caller, operation: &operation, reign, now, time };
-        let (_, wrote) = self.write_when_free(memory, &again).await?;
+        let (_, wrote) = self.write_when_free(memory, &again, true).await?;
         match wrote {
             Wrote::Answered(..) | Wrote::Stale => Ok(()),
             Wrote::Occupied => Err(Refusal::Busy { retry_after: Duration::from_millis(20) }),

@@ -149,12 +149,7 @@ impl Namespace {
             if change.has_room {
                 return work.carry_out(session, change.operation);
             }
-            let size = work.size_before(change.operation)?;
-            let outcome = work.carry_out(session, change.operation)?;
-            if has_added(change.operation, size, &outcome) {
-                return Err(FsError::NoSpace.into());
-            }
-            Ok(outcome)
+            work.carry_out_without_room(session, change.operation)
         });
         let reply = match attempt? {
             Ok(outcome) => Ok(outcome),
@@ -167,31 +162,7 @@ impl Namespace {
     }
 }
 
-/// Whether what was carried out has added names, content or attributes to the state. `size`: that of
-/// the file before.
-fn has_added(operation: &Operation, size: u64, outcome: &Outcome) -> bool {
-    if !operation.may_add() {
-        return false;
-    }
-    match outcome {
-        Outcome::NotInline { .. } | Outcome::Conflict { .. } => false,
-        Outcome::Written { attributes, .. } => attributes.size > size,
-        Outcome::Attributes(attributes) if operation.changes_size() => {
-            attributes.layout == Layout::Inline && attributes.size > size
-        }
-        _ => true,
-    }
-}
-
 impl Work<'_> {
-    /// The size of the file that an operation may lengthen; 0 for all others.
-    fn size_before(&self, operation: &Operation) -> Ruled<u64> {
-        let grows = operation.changes_size() && operation.may_add();
-        let inode = operation.routing_inode();
-        let found = if grows { self.records().inode_here(inode)? } else { None };
-        Ok(found.map_or(0, |record| record.attributes.size))
-    }
-
     /// Everything but reigns and changes.
     fn administer(&mut self, command: &Command) -> Ruled<CommandReply> {
         match command {
@@ -288,6 +259,34 @@ impl Work<'_> {
             }
         }
         Ok(())
+    }
+
+    /// As [`Work::carry_out`], but what adds to the state is refused. What is wrong with it in any
+    /// case is said before.
+    fn carry_out_without_room(
+        &mut self,
+        session: SessionId,
+        operation: &Operation,
+    ) -> Ruled<Outcome> {
+        if !operation.may_add() {
+            return self.carry_out(session, operation);
+        }
+        let before = self.held(operation.routing_inode())?;
+        let outcome = self.carry_out(session, operation)?;
+        let added = match operation {
+            Operation::Create { .. } | Operation::Put { .. } | Operation::Link { .. } => true,
+            _ => self.held(operation.routing_inode())? > before,
+        };
+        if added { Err(FsError::NoSpace.into()) } else { Ok(outcome) }
+    }
+
+    /// Bytes of an object beside its record: content that lies in the inode, and attributes. Lists of
+    /// access are small, and setting them may be a matter of safety.
+    fn held(&self, inode: InodeId) -> Ruled<u64> {
+        let Some(record) = self.records().inode_here(inode)? else { return Ok(0) };
+        let Attributes { layout, size, .. } = &record.attributes;
+        let content = if *layout == Layout::Inline { *size } else { 0 };
+        Ok(content + u64::from(record.xattr_bytes))
     }
 
     /// Carries out a change of the name space on behalf of a session.

@@ -144,14 +144,6 @@ pub enum Command {
         /// The write, its place settled.
         operation: Operation,
     },
-    /// A [`Command::Change`] that is to add nothing to the state, since the disk of the minister is
-    /// short of room: one that would is answered [`FsError::NoSpace`], in its slot.
-    WithoutRoom {
-        /// The reign.
-        epoch: Epoch,
-        /// The change.
-        change: Box<Command>,
-    },
     /// From now on storage refuses what was sent to a chunked file before: whoever had the turn to
     /// append has not given it back. One that is not chunked stays as it is.
     Fence {
@@ -159,6 +151,14 @@ pub enum Command {
         epoch: Epoch,
         /// The file.
         inode: InodeId,
+    },
+    /// A [`Command::Change`] that is to add nothing to the state, since the disk of the minister is
+    /// short of room: one that would is answered [`FsError::NoSpace`], in its slot.
+    WithoutRoom {
+        /// The reign.
+        epoch: Epoch,
+        /// The change.
+        change: Box<Command>,
     },
 }
 
@@ -189,8 +189,8 @@ impl Command {
             | Command::Adopt { epoch, .. }
             | Command::Settle { epoch, .. }
             | Command::WriteAgain { epoch, .. }
-            | Command::WithoutRoom { epoch, .. }
-            | Command::Fence { epoch, .. } => *epoch,
+            | Command::Fence { epoch, .. }
+            | Command::WithoutRoom { epoch, .. } => *epoch,
         }
     }
 }
@@ -313,5 +313,20 @@ mod tests {
             let _ = Command::decode(&formatted);
             let _ = CommandReply::decode(&formatted);
         }
+    }
+
+    /// The number of a kind, as it stands in logs.
+    fn number(command: &Command) -> u8 {
+        command.encode()[1]
+    }
+
+    #[test]
+    fn kinds_keep_their_numbers() {
+        let (epoch, inode) = (Epoch(0), InodeId(1));
+        assert_eq!(number(&Command::Found { epoch, time: Timestamp(0) }), 1);
+        assert_eq!(number(&Command::Settle { epoch, unlogged: Vec::new(), then: None }), 11);
+        assert_eq!(number(&Command::Fence { epoch, inode }), 13);
+        let change = Box::new(Command::Fence { epoch, inode });
+        assert_eq!(number(&Command::WithoutRoom { epoch, change }), 14);
     }
 }

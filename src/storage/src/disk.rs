@@ -74,7 +74,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn usage(&self) -> io::Result<Usage>;
 
     /// Room for so many bytes more of file data, if the disk has it beside its reserve and what was
-    /// claimed before. A program that takes room at the same moment may be faster; then the
+    /// claimed before; bytes that are written count twice until their claim is dropped, so that the
+    /// last ones may be refused a little early. A program that takes room at the same moment may be faster; then the
     /// write itself fails.
     fn claim_room(&self, bytes: u64) -> io::Result<Option<RoomClaim>>;
 }
@@ -87,11 +88,16 @@ pub struct RoomClaim {
 }
 
 impl RoomClaim {
-    /// One of `bytes`, if they fit into `room` beside what is claimed.
-    fn within(room: u64, claimed: &Arc<AtomicU64>, bytes: u64) -> Option<RoomClaim> {
-        let before = claimed.fetch_add(bytes, Ordering::Relaxed);
+    /// One of `bytes`, if they fit into the room that is found beside what is claimed. The claim is
+    /// made before the look, so that each of two at once sees the other.
+    fn make(
+        claimed: &Arc<AtomicU64>,
+        bytes: u64,
+        look: impl FnOnce() -> io::Result<u64>,
+    ) -> io::Result<Option<RoomClaim>> {
+        let before = claimed.fetch_add(bytes, Ordering::AcqRel);
         let claim = RoomClaim { claimed: Arc::clone(claimed), bytes };
-        (before.saturating_add(bytes) <= room).then_some(claim)
+        Ok((before.saturating_add(bytes) <= look()?).then_some(claim))
     }
 
     /// One on a disk without bounds.
@@ -102,7 +108,7 @@ impl RoomClaim {
 
 impl Drop for RoomClaim {
     fn drop(&mut self) {
-        self.claimed.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.claimed.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
@@ -249,8 +255,7 @@ impl Disk for RealDisk {
     }
 
     fn claim_room(&self, bytes: u64) -> io::Result<Option<RoomClaim>> {
-        let room = self.usage()?.available_for_files();
-        Ok(RoomClaim::within(room, &self.claimed, bytes))
+        RoomClaim::make(&self.claimed, bytes, || Ok(self.usage()?.available_for_files()))
     }
 }
 
@@ -412,7 +417,7 @@ mod tests {
     #[test]
     fn what_is_claimed_counts_as_taken_until_it_is_done() {
         let claimed = Arc::default();
-        let claim = |bytes| RoomClaim::within(100, &claimed, bytes);
+        let claim = |bytes| RoomClaim::make(&claimed, bytes, || Ok(100)).unwrap();
         let first = claim(60).unwrap();
         assert!(claim(41).is_none());
         let second = claim(40).unwrap();

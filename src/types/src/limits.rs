@@ -53,7 +53,7 @@ pub const BLOCK_BYTES: usize = 4096;
 /// room where files have filled it; see [`DISK_RESERVE_BYTES_MAX`].
 ///
 /// When met: `ENOSPC` for what takes new blocks. Below half of it a minister on the node answers
-/// `ENOSPC` to whatever adds names, small files or attributes; removing goes on.
+/// `ENOSPC` to new names, and to longer small files and attributes; removing goes on.
 pub const DISK_RESERVE_PART: u64 = 10;
 /// The most that file data leaves free on a disk, however large that is: logs and state of a node do
 /// not grow with it.

@@ -598,17 +598,6 @@ impl Operation {
         }
     }
 
-    /// Whether it is about the content of one file, or its size.
-    pub fn changes_size(&self) -> bool {
-        matches!(
-            self,
-            Operation::WriteInline { .. }
-                | Operation::Extend { .. }
-                | Operation::SpaceInline { .. }
-                | Operation::SetAttributes { .. }
-        )
-    }
-
     /// The object whose own record it changes or tells beyond its names: whatever is unlogged of
     /// it has to be in the log first.
     pub fn settles(&self) -> Option<InodeId> {

@@ -60,6 +60,7 @@ fn what_adds_is_refused_and_the_rest_goes_on() {
         mode: XattrMode::Either,
     };
     refused(&mut world, set);
+    refused(&mut world, Operation::Extend { inode: file, size: 10 });
     let (keep, offset, length, keep_size) = (SpaceChange::Allocate, 0, 9, false);
     refused(
         &mut world,
@@ -70,6 +71,23 @@ fn what_adds_is_refused_and_the_rest_goes_on() {
     // What is wrong in any case is said before.
     let exists = try_to(&mut world, create(ROOT, "file", FileKind::Regular, 0o644));
     assert_eq!(exists, Err(FsError::Exists));
+
+    // What does not fit into an inode is not the state's.
+    let outgrows = try_to(&mut world, resize(empty, 5_000));
+    let is_chunked = |found: &Outcome| match found {
+        Outcome::Attributes(attributes) => attributes.layout.is_chunked(),
+        _ => false,
+    };
+    assert!(outgrows.as_ref().is_ok_and(is_chunked), "{outgrows:?}");
+    let set = |value: &'static [u8]| Operation::SetXattr {
+        inode: file,
+        name: name("user.kept"),
+        value: Bytes::from_static(value),
+        mode: XattrMode::Either,
+    };
+    world.root(set(b"value")).unwrap();
+    refused(&mut world, set(b"longer value"));
+    try_to(&mut world, set(b"other")).unwrap();
 
     try_to(&mut world, write(file, 4, b"abcd")).unwrap();
     try_to(&mut world, resize(file, 6)).unwrap();
@@ -101,4 +119,18 @@ fn what_was_carried_out_is_answered_so_and_what_was_refused_stays_refused() {
     // The first try of it, which was slower.
     assert_eq!(world.apply(&late), refused);
     world.file(ROOT, "b");
+}
+
+#[test]
+fn behind_what_is_settled_it_is_the_same() {
+    let mut world = World::new();
+    let file = world.file(ROOT, "file");
+    world.write(file, WriteAt::Offset(0), b"1234").unwrap();
+    let epoch = world.epoch;
+    let settle = |then| Command::Settle { epoch, unlogged: Vec::new(), then: Some(Box::new(then)) };
+    let longer = settle(short(&mut world, write(file, 0, b"12345")));
+    assert_eq!(world.apply(&longer), CommandReply::Change(Err(FsError::NoSpace)));
+    let same = settle(short(&mut world, write(file, 0, b"abcd")));
+    assert!(matches!(world.apply(&same), CommandReply::Change(Ok(Outcome::Written { .. }))));
+    assert_eq!(world.content(file).unwrap(), b"abcd");
 }
