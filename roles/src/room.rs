@@ -1,8 +1,11 @@
 //! The room on a node's disk, as it was at the last look.
 //!
 //! The node looks every few seconds; its reports to the president tell what it found, and its
-//! ministers take on nothing that grows while the disk is short. What must always hold: nothing here
-//! waits for the disk.
+//! ministers take on nothing that grows while the disk is short.
+//!
+//! What must always hold: nothing here waits for the disk.
+//!
+//! When it fails: a look that fails leaves the one before in force.
 
 use ministry_storage::Usage;
 use ministry_types::limits::DATA_FRAME_BYTES_MAX;

@@ -74,9 +74,9 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn usage(&self) -> io::Result<Usage>;
 
     /// Room for so many bytes more of file data, if the disk has it beside its reserve and what was
-    /// claimed before; bytes that are written count twice until their claim is dropped, so that the
-    /// last ones may be refused a little early. A program that takes room at the same moment may be faster; then the
-    /// write itself fails.
+    /// claimed before. Bytes that are written count twice until their claim is dropped, so the last
+    /// ones may be refused a little early. A program that takes room at the same moment may be
+    /// faster; then the write itself fails.
     fn claim_room(&self, bytes: u64) -> io::Result<Option<RoomClaim>>;
 }
 
