@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use ministry_types::kv::{Batch, Kv, KvError, KvRead, Step, Visit};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, ErrorKind, FlushOptions, Options, ReadOptions,
-    Snapshot, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, ErrorKind, FlushOptions,
+    Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 
 /// Bytes of a table in memory, of which [`WRITE_BUFFERS`] may exist: a node has tens of mebibytes
@@ -82,6 +82,11 @@ fn options() -> Options {
     tables.set_cache_index_and_filter_blocks(true);
     tables.set_pin_l0_filter_and_index_blocks_in_cache(true);
     tables.set_bloom_filter(10.0, false);
+    // In parts of a block each. Whole, the filter of a file with some hundred thousand records is
+    // larger than a shard of the cache, is never kept, and is read anew for every look.
+    tables.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    tables.set_partition_filters(true);
+    tables.set_pin_top_level_index_and_filter(true);
     tables.set_format_version(5);
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -230,6 +235,7 @@ impl KvRead for View {
 mod tests {
     use ministry_types::kv::MemoryKv;
     use proptest::prelude::*;
+    use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 
     use super::*;
 
@@ -260,6 +266,33 @@ mod tests {
         }
         let kv = RocksKv::open(copy.path()).unwrap();
         (copy, kv)
+    }
+
+    /// What is read of files for a look must not grow with the number of records.
+    #[test]
+    fn a_look_among_very_many_records_reads_a_few_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let kv = RocksKv::open(folder.path()).unwrap();
+        let key = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+        let records = 1_000_000;
+        for first in (0..records).step_by(1000) {
+            let mut batch = Batch::default();
+            (first..first + 1000).for_each(|number| batch.put(key(number).to_vec(), vec![7; 40]));
+            kv.write(batch).unwrap();
+        }
+        kv.flush().unwrap();
+        kv.store.db.compact_range(None::<&[u8]>, None::<&[u8]>);
+        let looks = 1000;
+        let mut counted = PerfContext::default();
+        set_perf_stats(PerfStatsLevel::EnableCount);
+        counted.reset();
+        for look in 0..looks {
+            assert!(kv.get(&key(look * (records / looks))).unwrap().is_some());
+            assert!(kv.get(&key(records + look)).unwrap().is_none());
+        }
+        let read = counted.metric(PerfMetric::BlockReadByte) / looks;
+        set_perf_stats(PerfStatsLevel::Disable);
+        assert!(read < 32 << 10, "{read} bytes for one that is there and one that is not");
     }
 
     fn step() -> impl Strategy<Value = Step> {
