@@ -38,6 +38,15 @@ fn available(folder: &Path) -> u64 {
     room.f_bavail * room.f_frsize
 }
 
+/// Fills a node's disk up to a quarter of its reserve, as another program would; answers with what.
+fn make_short(data: &Path) -> PathBuf {
+    let ballast = data.join("ballast");
+    let file = File::create_new(&ballast).unwrap();
+    let room = available(&ballast) - (DISK / 40) as u64;
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, room).unwrap();
+    ballast
+}
+
 fn no_space<T>(result: io::Result<T>) -> bool {
     result.err().and_then(|error| error.raw_os_error()) == Some(libc::ENOSPC)
 }
@@ -109,12 +118,7 @@ fn a_disk_that_others_fill_takes_no_names_and_gives_them_up() {
     let held = File::create_new(mount.join("held")).unwrap();
     held.write_all_at(b"12345", 0).unwrap();
     // Whoever is minister.
-    let ballast: Vec<PathBuf> = (0..3).map(|node| cluster.data(node).join("ballast")).collect();
-    for path in &ballast {
-        let file = File::create_new(path).unwrap();
-        let room = available(path) - (DISK / 40) as u64;
-        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, room).unwrap();
-    }
+    let ballast: Vec<PathBuf> = (0..3).map(|node| make_short(&cluster.data(node))).collect();
 
     let mut number = 0;
     wait::until_true(MINUTE, "names are refused", || {
@@ -143,5 +147,37 @@ fn a_disk_that_others_fill_takes_no_names_and_gives_them_up() {
     held.write_all_at(b"longer", 0).unwrap();
     held.sync_all().unwrap();
     assert_eq!(fs::read(mount.join("held")).unwrap(), b"longer");
+    healthy(&mut cluster);
+}
+
+/// What a minister has answered and not yet logged is told to the next, which has to take it.
+#[test]
+fn a_write_that_was_answered_stays_when_the_next_minister_has_no_room() {
+    let mut cluster = cluster();
+    let mount = cluster.mount(0).to_owned();
+    let held = File::create_new(mount.join("held")).unwrap();
+    held.write_all_at(b"short", 0).unwrap();
+    held.sync_all().unwrap();
+    let minister = cluster.minister(1);
+    let others: Vec<usize> = (0..3).filter(|node| *node != minister).collect();
+    let ballast: Vec<PathBuf> =
+        others.iter().map(|node| make_short(&cluster.data(*node))).collect();
+    wait::until_true(MINUTE, "both nodes have seen that they have no room", || {
+        others.iter().all(|node| cluster.log_of(*node).contains("half of the disk's reserve"))
+    });
+    assert_eq!(cluster.minister(1), minister);
+
+    held.write_all_at(b"longer than it was", 0).unwrap();
+    cluster.kill_node(minister);
+    assert_eq!(fs::read(mount.join("held")).unwrap(), b"longer than it was");
+    held.sync_all().unwrap();
+    assert!(no_space(File::create_new(mount.join("new"))), "the minister has no room");
+
+    ballast.iter().for_each(|path| fs::remove_file(path).unwrap());
+    cluster.start_node(minister);
+    wait::until_true(MINUTE, "names are taken again", || {
+        fs::create_dir(mount.join("folder")).is_ok()
+    });
+    assert_eq!(fs::read(mount.join("held")).unwrap(), b"longer than it was");
     healthy(&mut cluster);
 }
